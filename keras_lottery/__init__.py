@@ -1,0 +1,45 @@
+"""Lottery tickets for Keras 3: sparse sub-networks that train as well as the dense one.
+
+>>> import keras_lottery as kl
+>>> lottery = kl.LotteryCallback(epochs_per_round=5)
+"""
+
+import keras as _keras
+
+if _keras.config.backend() != "tensorflow":
+    raise ImportError(
+        "keras_lottery needs Keras on the TensorFlow backend. Received: "
+        f"{_keras.config.backend()!r}. Set the environment variable KERAS_BACKEND=tensorflow "
+        "before keras is imported."
+    )
+
+from keras_lottery import controls, criteria, scopes, wrappers
+from keras_lottery.callback import LotteryCallback, PerRound
+from keras_lottery.enforcement import density, enforce
+from keras_lottery.loop import find_ticket
+from keras_lottery.pruning import prune
+from keras_lottery.search import NotFiniteError, Round, Search
+from keras_lottery.summary import summary
+from keras_lottery.tickets import Ticket
+from keras_lottery.versions import __version__
+from keras_lottery.wrappers import strip
+
+__all__ = [
+    "LotteryCallback",
+    "NotFiniteError",
+    "PerRound",
+    "Round",
+    "Search",
+    "Ticket",
+    "__version__",
+    "controls",
+    "criteria",
+    "density",
+    "enforce",
+    "find_ticket",
+    "prune",
+    "scopes",
+    "strip",
+    "summary",
+    "wrappers",
+]

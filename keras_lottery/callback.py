@@ -1,0 +1,342 @@
+"""Lottery tickets inside one `model.fit`: Keras events become calls of the search."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_lottery import criteria, scopes, weights
+from keras_lottery.display import RoundTable
+from keras_lottery.loop import Logs, RoundClock, add_row, check_rewind_step, check_rounds
+from keras_lottery.schedules import ScheduleLike
+from keras_lottery.search import NotFiniteError, Rewind, Round, Search, Settings
+from keras_lottery.tickets import Ticket
+
+
+class LotteryCallback(keras.callbacks.Callback):
+    """Finds lottery tickets in `model.fit`: train, prune, rewind, repeat.
+
+    A round lasts `epochs_per_round` epochs. At the start of each next round the trained
+    weights are scored, the lowest are pruned, and the rest go back to the rewind point;
+    so every callback sees the trained sparse weights at a round's end, whatever the order
+    of callbacks. From the first epoch on the logs hold `round` and `density`; put this
+    callback before CSVLogger and its like in the list, so that they see both.
+
+    A round rewound to step k trains the steps k to T. After the fit the model keeps its
+    masks, and a further fit stays sparse, until `kl.strip(model)`. A model that already
+    carries masks (a ticket, an earlier search) starts from them.
+
+    Args:
+        epochs_per_round: Integer, at least 1.
+        prune_fraction: Float in (0, 1): the fraction of the surviving weights removed
+            after each round. Or a schedule: densities by round, the first 1.0; a callable
+            `round -> density`; a tfmot `PruningSchedule`. Default: 0.2.
+        rounds: Integer, or `None`: the epochs of `fit` divided by `epochs_per_round`,
+            which must leave no remainder. With `rounds`, `fit` stops after the last.
+        rewind: `"weights"` sets everything back to the rewind point; `"learning_rate"`
+            keeps the weights and sets optimizer, step counter and learning rate back;
+            `"none"` goes on training (fine-tuning). Default: `"weights"`.
+        rewind_steps: Integer, the rewind point k in optimizer steps. Default: 0, the
+            initialization.
+        scope: `"global"`, `"layerwise"`, `"erk"` or a `kl.scopes` object.
+        criterion: A name in `kl.criteria` or a callable `State -> scores`.
+        filters: Which weights to prune: a regex on paths, a list of them, or a callable
+            `(path, variable) -> bool`. Default: trainable weights of rank 2 or more,
+            without biases, embeddings and normalizations.
+        data: A batch `(x, y)` for criteria that need one.
+        seed: Integer for criteria that draw.
+        verbose: 0 for silence, 1 for a table with one line a round.
+
+    Raises:
+        ValueError: At construction or before the first step, for anything that cannot work.
+
+    Source: Frankle & Carbin, 1803.03635; rewinding, Frankle et al., 1903.01611; learning
+    rate rewinding, Renda et al., 2003.02389.
+
+    Example:
+
+    >>> import numpy as np
+    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 2, 64)
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)])
+    >>> model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> lottery = LotteryCallback(epochs_per_round=2, prune_fraction=0.5, verbose=0)
+    >>> history = model.fit(x, y, epochs=6, verbose=0, callbacks=[lottery])
+    >>> [r.density for r in lottery.rounds]
+    [1.0, 0.5, 0.25]
+    >>> lottery.ticket().density
+    0.25
+    """
+
+    def __init__(
+        self,
+        epochs_per_round: int,
+        prune_fraction: ScheduleLike = 0.2,
+        rounds: int | None = None,
+        rewind: Rewind = "weights",
+        rewind_steps: int = 0,
+        scope: str | scopes.Scope = "global",
+        criterion: str | criteria.Criterion = "magnitude",
+        filters: weights.Filters | None = None,
+        data: tuple[Any, Any] | None = None,
+        seed: int = 0,
+        verbose: int = 1,
+    ):
+        super().__init__()
+        if isinstance(epochs_per_round, bool) or epochs_per_round != int(epochs_per_round):
+            raise ValueError(f"`epochs_per_round` must be an integer. Received: {epochs_per_round}")
+        if epochs_per_round < 1:
+            raise ValueError(f"`epochs_per_round` must be at least 1. Received: {epochs_per_round}")
+        self.epochs_per_round = int(epochs_per_round)
+        self.settings = Settings(
+            prune_fraction, rewind, rewind_steps, scope, criterion, filters, data, seed
+        )
+        self.n_rounds = rounds
+        if rounds is not None:
+            check_rounds(self.settings, rounds)
+        self.verbose = verbose
+        self.search: Search | None = None
+        self.followers: list[PerRound] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self.search = None
+        self._clock: RoundClock | None = None
+        self._table = RoundTable(self.verbose)
+        self._epoch: int | None = None
+        self._closed: int | None = None
+        self._round_over = False
+
+    @property
+    def rounds(self) -> list[Round]:
+        """The finished rounds: density, density by layer, metrics, best epoch, seconds."""
+        return [] if self.search is None else self.search.rounds
+
+    @property
+    def round(self) -> int:
+        """Index of the round that trains now or trained last."""
+        return 0 if self.search is None else self.search.round
+
+    def ticket(self, round: int | None = None) -> Ticket:
+        """The ticket that a finished round started from; by default the last one's.
+
+        Raises:
+            ValueError: If no round has finished, or there is no such round.
+        """
+        if self.search is None:
+            raise ValueError("There is no ticket yet: no round has finished.")
+        return self.search.ticket(round)
+
+    # Keras events ---------------------------------------------------------------------
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._forget()
+        check_rewind_step(self.settings, self.model, self.params)
+        weights.prunable(self.model, self.settings.filters)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self.begin_epoch(epoch)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        if self._clock is not None:
+            self._clock.on_train_batch_end(batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self.end_epoch(epoch, logs)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self.end_training()
+
+    # Rounds ---------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Starts the search or the next round if one is due; once an epoch.
+
+        `PerRound` calls it too, so that the order of callbacks does not matter.
+        """
+        if self._epoch == epoch:
+            return
+        first = self._epoch is None
+        self._epoch = epoch
+        if first:
+            self._begin_search(self._count_rounds(epoch))
+        elif self._round_over:
+            self._next_round()
+
+    def end_epoch(self, epoch: int, logs: Logs | None) -> None:
+        """Closes an epoch; once an epoch, see `begin_epoch`."""
+        clock = self._clock
+        if clock is None or self._closed == epoch:
+            return
+        self._closed = epoch
+        clock.on_epoch_end(epoch, logs)
+        if clock.over:
+            self.end_round()
+
+    def end_round(self) -> None:
+        """The round is over after this epoch: the next one starts, or training stops."""
+        if self.search is None or self._round_over:
+            return
+        self._round_over = True
+        try:
+            self.search.trained_weights()
+        except NotFiniteError as error:
+            self._abort(error)
+        if self.search.round + 1 >= self.search.n_rounds:
+            self.model.stop_training = True
+
+    def end_training(self) -> None:
+        """Records the last round; once a fit, see `begin_epoch`."""
+        clock, self._clock = self._clock, None
+        if clock is None or self.search is None:
+            return
+        if clock.logs and self.search.stopped is None:
+            try:
+                self._finish_round(clock)
+            except NotFiniteError as error:
+                self._abort(error)
+        self.search.remask()
+
+    def _count_rounds(self, first_epoch: int) -> int:
+        epochs, each = self.params["epochs"] - first_epoch, self.epochs_per_round
+        if self.n_rounds is None and epochs % each:
+            raise ValueError(
+                f"`fit` trains {epochs} epochs, which is not a multiple of "
+                f"`epochs_per_round={each}`. Choose epochs={epochs // each * each + each}, or pass "
+                "`rounds`."
+            )
+        if self.n_rounds is not None and epochs < self.n_rounds * each:
+            raise ValueError(
+                f"{self.n_rounds} rounds of {each} epochs need {self.n_rounds * each} epochs. "
+                f"Received: {epochs}."
+            )
+        return check_rounds(self.settings, self.n_rounds or epochs // each)
+
+    def _begin_search(self, n_rounds: int) -> None:
+        batches = self.params.get("steps")
+        k, total = self.settings.rewind_steps, (batches or 0) * self.epochs_per_round
+        if batches and k >= total:
+            raise ValueError(f"`rewind_steps={k}` lies beyond the {total} steps of a round.")
+        self.search = Search(self.model, self.settings, n_rounds)
+        self.model.make_train_function()
+        self._clock = RoundClock(self.search, self.epochs_per_round)
+        self._clock.set_model(self.model)
+        self._begin_round(self._clock)
+
+    def _next_round(self) -> None:
+        search, clock = self.search, self._clock
+        if search is None or clock is None:
+            return
+        try:
+            self._finish_round(clock)
+            search.next_round()
+        except NotFiniteError as error:
+            self._abort(error)
+            return
+        self._round_over = False
+        clock.start()
+        self._begin_round(clock)
+
+    def _begin_round(self, clock: RoundClock) -> None:
+        for follower in self.followers:
+            follower.begin_round((self._epoch or 0) - clock.skipped)
+
+    def _finish_round(self, clock: RoundClock) -> None:
+        for follower in self.followers:
+            follower.end_round(clock.logs[-1])
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        clock.finish()
+        add_row(self._table, clock.search)
+
+    def _abort(self, error: NotFiniteError) -> None:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+        self.model.stop_training = True
+
+
+class PerRound(keras.callbacks.Callback):
+    """Gives another callback a fresh life in every round of a lottery.
+
+    For callbacks with a memory (EarlyStopping, ReduceLROnPlateau) or a schedule by epoch
+    (LearningRateScheduler): `make_callback` is called at the start of each round, the new
+    callback sees epochs counted from 0 (after rewinding to step k, from k's epoch), and
+    its `on_train_end` runs at the round's end. A round that it stops makes way for the
+    next. Goes into the same list as the lottery, before or after it.
+
+    Args:
+        lottery: The `LotteryCallback`.
+        make_callback: Function without arguments that returns a new Keras callback;
+            `lottery.round` is the round it is for.
+
+    Example:
+
+    >>> lottery = LotteryCallback(epochs_per_round=10)
+    >>> stop = PerRound(lottery, lambda: keras.callbacks.EarlyStopping(patience=3))
+    """
+
+    def __init__(
+        self, lottery: LotteryCallback, make_callback: Callable[[], keras.callbacks.Callback]
+    ):
+        super().__init__()
+        self.lottery = lottery
+        self.make_callback = make_callback
+        self._callback: keras.callbacks.Callback | None = None
+        self._first_epoch = 0
+        self._training = False
+        lottery.followers.append(self)
+
+    def begin_round(self, first_epoch: int) -> None:
+        """A new callback for the round whose epoch 0 would be `first_epoch` of the fit."""
+        if not self._training:
+            return
+        self._first_epoch = first_epoch
+        self._callback = self.make_callback()
+        self._callback.set_params({**self.params, "epochs": self.lottery.epochs_per_round})
+        self._callback.set_model(self.model)
+        self._callback.on_train_begin()
+
+    def end_round(self, logs: Logs) -> None:
+        """The round is over: its callback's training ends."""
+        if self._callback is not None:
+            self._callback.on_train_end(logs)
+        self._callback = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._training, self._callback = True, None
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self.lottery.end_training()
+        self._training = False
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self.lottery.begin_epoch(epoch)
+        self._forward("on_epoch_begin", epoch - self._first_epoch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self.lottery.end_epoch(epoch, logs)
+        stopped_before = self.model.stop_training
+        self._forward("on_epoch_end", epoch - self._first_epoch, logs)
+        if self.model.stop_training and not stopped_before:
+            self.model.stop_training = False
+            self.lottery.end_round()
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        self._forward("on_train_batch_begin", batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self._forward("on_train_batch_end", batch, logs)
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        self._forward("on_test_begin", logs)
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        self._forward("on_test_end", logs)
+
+    def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        self._forward("on_test_batch_begin", batch, logs)
+
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self._forward("on_test_batch_end", batch, logs)
+
+    def _forward(self, event: str, *args: Any) -> None:
+        if self._callback is not None:
+            getattr(self._callback, event)(*args)

@@ -1,0 +1,230 @@
+"""One round's training as Keras's events show it, and the loop of rounds around it."""
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from keras_lottery.display import RoundTable
+from keras_lottery.search import NotFiniteError, Search, Settings
+
+Logs = dict[str, Any]
+Train = Callable[[keras.Model, list[keras.callbacks.Callback]], Any]
+
+
+class _Cut:
+    """A true `model.stop_training` that no other callback sets: end this epoch only."""
+
+
+class RoundClock(keras.callbacks.Callback):
+    """Watches the training of one round.
+
+    It takes the snapshot at the rewind point, adds `round` and `density` to the logs,
+    and lets a rewound round train from step k to T: the epochs that lie before k are
+    left out, and the one that contains k is cut short so that it ends where it ended in
+    the first round. A step is an optimizer update; batches are not counted.
+
+    Args:
+        search: The `Search` that the round belongs to.
+        n_epochs: How many epochs a full round has; `None`: as many as `fit` is asked for.
+    """
+
+    def __init__(self, search: Search, n_epochs: int | None = None):
+        super().__init__()
+        self.search = search
+        self.n_epochs = n_epochs
+        self.start()
+
+    def start(self) -> None:
+        """The round begins now."""
+        search = self.search
+        self.began = time.monotonic()
+        self.start_step = search.step
+        self.logs: list[Logs] = []
+        self.skipped = 0
+        self._cut_at: int | None = None
+        if search.rewinds and search.round > 0 and search.steps_per_epoch:
+            k, per_epoch = search.settings.rewind_steps, search.steps_per_epoch
+            self.skipped = k // per_epoch
+            if k % per_epoch:
+                self._cut_at = (self.skipped + 1) * per_epoch
+
+    @property
+    def over(self) -> bool:
+        """Whether the round has trained all of its epochs."""
+        return self.n_epochs is not None and len(self.logs) + self.skipped >= self.n_epochs
+
+    def finish(self) -> None:
+        """Records the round. Raises `NotFiniteError` as `Search.finish_round`."""
+        last = self.logs[-1] if self.logs else {}
+        steps = self.search.step - self.start_step
+        seconds = time.monotonic() - self.began
+        self.search.finish_round(last, best_epoch(self.logs), steps, seconds)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        search = self.search
+        if search.snapshot is None:
+            self._reach_rewind_point(search)
+        elif self._cut_at is not None and search.step >= self._cut_at:
+            self.model.stop_training = _Cut()
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self.annotate(logs)
+        if isinstance(self.model.stop_training, _Cut):
+            self.model.stop_training = False
+        self._cut_at = None
+        if not self.search.steps_per_epoch:
+            self.search.steps_per_epoch = self.search.step - self.start_step
+        self.logs.append(dict(logs or {}))
+
+    def annotate(self, logs: Logs | None) -> None:
+        """Adds the round and its density to an epoch's logs."""
+        if logs is not None:
+            logs["round"], logs["density"] = self.search.round, self.search.density
+
+    def _reach_rewind_point(self, search: Search) -> None:
+        k = search.settings.rewind_steps
+        if search.step == k:
+            search.take_snapshot()
+        elif search.step > k:
+            raise ValueError(
+                f"`rewind_steps={k}` was passed over: training went on to step {search.step} "
+                "without a pause. With `steps_per_execution=N`, an epoch of S steps pauses at "
+                "multiples of N and at S; choose a rewind step among those."
+            )
+
+
+def check_rewind_step(settings: Settings, model: keras.Model, params: Mapping[str, Any]) -> None:
+    """Raises, before training, if no pause of `fit` falls on the rewind point.
+
+    Args:
+        settings: The search's settings.
+        model: The compiled model.
+        params: `callback.params` of the fit: `steps` is the batches an epoch, or `None`.
+    """
+    k, n = settings.rewind_steps, int(getattr(model, "steps_per_execution", 1) or 1)
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    micro = getattr(inner, "gradient_accumulation_steps", None) or 1
+    if (k * micro) % n:
+        raise ValueError(
+            f"`rewind_steps={k}` is not a multiple of `steps_per_execution={n}`: between two "
+            "pauses nothing can be copied. Choose a multiple, or compile with another "
+            "`steps_per_execution`."
+        )
+    batches = params.get("steps")
+    if k and batches and (k * micro) % batches and batches % n:
+        raise ValueError(
+            f"`rewind_steps={k}` lies inside an epoch of {batches} batches, and "
+            f"`steps_per_execution={n}` does not divide those: a rewound round could not end its "
+            "first epoch in step. Choose a `steps_per_execution` that divides both."
+        )
+
+
+def best_epoch(logs: list[Logs]) -> int | None:
+    """Index of the epoch with the lowest `val_loss`, else `loss`, else `None`."""
+    for key in ("val_loss", "loss"):
+        if logs and all(key in epoch for epoch in logs):
+            return min(range(len(logs)), key=lambda e: float(logs[e][key]))
+    return None
+
+
+class _LoopClock(RoundClock):
+    """The clock of one call of the user's `train`."""
+
+    def __init__(self, search: Search):
+        super().__init__(search)
+        self._first_epoch: int | None = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.search.meet_optimizer()
+        check_rewind_step(self.search.settings, self.model, self.params)
+        self.start()
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+            self.n_epochs = self.params.get("epochs", 0) - epoch
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        if self.skipped and self.over:
+            self.model.stop_training = True
+
+
+def find_ticket(
+    model: keras.Model, train: Train, rounds: int, verbose: int = 1, **settings: Any
+) -> Search:
+    """Finds tickets by iterative pruning around your own training function.
+
+    Each round calls `train(model, callbacks)`; between rounds the smallest weights are
+    pruned and the model is rewound. A round rewound to step k trains exactly T - k steps
+    if `train` is a Keras `fit`, or a loop that calls the callbacks and heeds
+    `model.stop_training`. Epoch numbers inside `train` start anew each round.
+
+    Args:
+        model: A built Keras model. It may be compiled before, or inside `train`.
+        train: Function `(model, callbacks) -> History`, the same training every time;
+            it passes `callbacks` on to `model.fit`.
+        rounds: Integer, at least 1. Round 0 is dense, so `rounds - 1` times is pruned.
+        verbose: 0 for silence, 1 for a table with one line a round.
+        **settings: `prune_fraction`, `rewind`, `rewind_steps`, `scope`, `criterion`,
+            `filters`, `data`, `seed`, as in `LotteryCallback`.
+
+    Returns:
+        The `Search`: `.rounds`, `.ticket(round)`, `.stopped`. The model holds the last
+        round's trained weights, under masks until `kl.strip`.
+
+    Raises:
+        ValueError: Before training, for settings out of range, a model without prunable
+            weights or not built.
+
+    Source: Frankle & Carbin, 1803.03635; with `rewind_steps`, Frankle et al., 1903.01611.
+
+    Example:
+
+    >>> import numpy as np
+    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 2, 64)
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)])
+    >>> model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> def train(model, callbacks):
+    ...     return model.fit(x, y, epochs=2, verbose=0, callbacks=callbacks)
+    >>> search = find_ticket(model, train, rounds=3, prune_fraction=0.5, verbose=0)
+    >>> [r.density for r in search.rounds]
+    [1.0, 0.5, 0.25]
+    """
+    options = Settings(**settings)
+    check_rounds(options, rounds)
+    search = Search(model, options, rounds)
+    table = RoundTable(verbose)
+    try:
+        for index in range(rounds):
+            if index:
+                search.next_round()
+            clock = _LoopClock(search)
+            train(model, [clock])
+            clock.finish()
+            add_row(table, search)
+    except NotFiniteError as error:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+    except KeyboardInterrupt:
+        if not search.rounds:
+            raise
+        search.stopped = f"interrupted in round {search.round}; earlier rounds were kept."
+        warnings.warn(f"The search was {search.stopped}", RuntimeWarning, stacklevel=2)
+    return search
+
+
+def check_rounds(settings: Settings, rounds: int | None) -> int:
+    """The number of rounds, agreed with the schedule. Raises `ValueError` if it is none."""
+    agreed = settings.prune_fraction.check(rounds)  # type: ignore[union-attr]
+    if agreed is None or isinstance(agreed, bool) or int(agreed) != agreed or agreed < 1:
+        raise ValueError(f"`rounds` must be an integer of at least 1. Received: {rounds}")
+    return int(agreed)
+
+
+def add_row(table: RoundTable, search: Search) -> None:
+    """Prints the round that finished last."""
+    last = search.rounds[-1]
+    table.add(last.index, last.density, last.metrics, last.best_epoch, last.seconds)

@@ -1,0 +1,357 @@
+"""The search: train, prune, rewind, repeat.
+
+`prune_round` is the one place where a round's masks come from. `Search` keeps what a
+search knows between rounds. `loop.find_ticket` drives it from a loop, `LotteryCallback`
+from inside `model.fit`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
+
+import keras
+import numpy as np
+
+from keras_lottery import criteria, enforcement, scopes, versions, weights
+from keras_lottery import masks as mask_ops
+from keras_lottery import schedules as schedules_
+from keras_lottery.masks import Array, Masks, Path
+from keras_lottery.rewinding import Snapshot, optimizer_state, steps_done
+from keras_lottery.tickets import Ticket
+
+REWIND = ("weights", "learning_rate", "none")
+Rewind = Literal["weights", "learning_rate", "none"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a search prunes and rewinds; the arguments of `find_ticket`, checked.
+
+    Raises:
+        ValueError: At construction, for anything out of range or unknown.
+    """
+
+    prune_fraction: schedules_.ScheduleLike = 0.2
+    rewind: Rewind = "weights"
+    rewind_steps: int = 0
+    scope: str | scopes.Scope = "global"
+    criterion: str | criteria.Criterion = "magnitude"
+    filters: weights.Filters | None = None
+    data: tuple[Any, Any] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rewind not in REWIND:
+            raise ValueError(f"`rewind` must be one of {REWIND}. Received: {self.rewind!r}")
+        if isinstance(self.rewind_steps, bool) or int(self.rewind_steps) != self.rewind_steps:
+            raise ValueError(f"`rewind_steps` must be an integer. Received: {self.rewind_steps}")
+        if self.rewind_steps < 0 or (self.rewind_steps and self.rewind == "none"):
+            raise ValueError(
+                "`rewind_steps` counts optimizer steps from the start, so it is at least 0, and "
+                f"0 where nothing is rewound. Received: {self.rewind_steps} with "
+                f"rewind={self.rewind!r}"
+            )
+        object.__setattr__(self, "scope", scopes.resolve(self.scope))
+        object.__setattr__(self, "criterion", criteria.resolve(self.criterion, self.data))
+        object.__setattr__(self, "prune_fraction", schedules_.resolve(self.prune_fraction))
+
+    def describe(self) -> dict[str, Any]:
+        """The settings as JSON-like values, for a ticket's metadata."""
+        return {
+            "schedule": repr(self.prune_fraction),
+            "rewind": self.rewind,
+            "rewind_steps": self.rewind_steps,
+            "scope": repr(self.scope),
+            "criterion": getattr(self.criterion, "__name__", repr(self.criterion)),
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Round:
+    """What came out of one round.
+
+    Attributes:
+        index: 0 for the dense round.
+        density: Alive over prunable weights while it trained, in (0, 1].
+        layer_density: The same by path.
+        metrics: The logs of its last epoch.
+        best_epoch: Epoch of the round (from 0) with the lowest `val_loss`, else `loss`;
+            `None` without either.
+        steps: Optimizer steps it trained.
+        seconds: Wall time.
+    """
+
+    index: int
+    density: float
+    layer_density: dict[Path, float]
+    metrics: dict[str, float] = field(default_factory=dict)
+    best_epoch: int | None = None
+    steps: int = 0
+    seconds: float = 0.0
+
+
+class NotFiniteError(ValueError):
+    """Weights or scores hold NaN or Inf; the last good round was kept."""
+
+
+def prune_round(state: criteria.State, settings: Settings, round: int, step: int = 0) -> Masks:
+    """The masks of `round`, from the weights that the round before trained.
+
+    Scores every weight by the criterion, lets the scope choose the survivors that the
+    schedule asks for. Pure: nothing is written to the model.
+
+    Args:
+        state: Trained weights, weights at the rewind point, masks so far.
+        settings: Criterion, scope and schedule.
+        round: Index of the round about to start, from 1.
+        step: Optimizer steps since the search began, for schedules in steps.
+
+    Raises:
+        NotFiniteError: If weights or scores hold NaN or Inf.
+    """
+    check_finite(state.weights, "weights")
+    scores = settings.criterion(state)  # type: ignore[operator]
+    check_finite(scores, "scores")
+    keep = settings.prune_fraction.keep(round, step)  # type: ignore[union-attr]
+    return dict(settings.scope(scores, state.masks, keep))  # type: ignore[operator]
+
+
+def check_finite(values: Mapping[Path, Array], what: str) -> None:
+    """Raises `NotFiniteError` if any value is NaN or Inf."""
+    bad = weights.not_finite(values)
+    if bad:
+        raise NotFiniteError(f"NaN or Inf in the {what} of {bad}")
+
+
+class Search:
+    """A search on one model: its rounds so far and the tickets they started from.
+
+    Made by `find_ticket`; `LotteryCallback` holds one while and after it runs.
+
+    Attributes:
+        rounds: List of `Round`, finished ones only.
+        stopped: Why the search ended before its last round, or `None`.
+    """
+
+    def __init__(self, model: keras.Model, settings: Settings, n_rounds: int):
+        self.model = model
+        self.settings = settings
+        self.n_rounds = n_rounds
+        self.rounds: list[Round] = []
+        self.stopped: str | None = None
+        self.steps_per_epoch = 0
+        self.snapshot: Snapshot | None = None
+        self._variables = weights.prunable(model, settings.filters)
+        shapes = {p: tuple(v.shape) for p, v in self._variables.items()}
+        carried = enforcement.enforced_masks(model) or {}
+        self._handle = enforcement.enforce(
+            model, {p: carried.get(p, m) for p, m in mask_ops.full(shapes).items()}
+        )
+        self.masks = self._handle.masks
+        self._tickets: list[_Start] = []
+        self._trained: dict[Path, Array] = {}
+        self._first_step = steps_done(model)
+        self._optimizer = getattr(model, "optimizer", None)
+        if settings.rewind_steps == 0:
+            self.take_snapshot()
+        self._begin_round()
+
+    @property
+    def round(self) -> int:
+        """Index of the round that trains now or trained last."""
+        return len(self._tickets) - 1
+
+    @property
+    def density(self) -> float:
+        """Density of the masks in force."""
+        return mask_ops.density(self.masks)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps since the search began; rewinding sets it back."""
+        return steps_done(self.model) - self._first_step
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether rounds restart the schedule at the rewind point."""
+        return self.settings.rewind != "none"
+
+    def take_snapshot(self) -> None:
+        """Copies the state at the rewind point."""
+        self.snapshot = Snapshot.take(self.model, self.settings.rewind_steps)
+
+    def remask(self) -> None:
+        """Zeroes pruned weights again, should something else have written to them."""
+        self._handle.remask()
+
+    def meet_optimizer(self) -> None:
+        """Takes over an optimizer that was compiled since the search last looked.
+
+        In the first round its state belongs to the rewind point; in a later one it is
+        brought back to the rewind point like the old one would have been.
+        """
+        optimizer = getattr(self.model, "optimizer", None)
+        if optimizer is self._optimizer:
+            return
+        self._optimizer = optimizer
+        if self.round == 0:
+            self._first_step = steps_done(self.model)
+            if self.snapshot is not None:
+                self.snapshot.optimizer = optimizer_state(self.model)
+        elif self.rewinds and self.snapshot is not None and self.snapshot.optimizer:
+            self.snapshot.restore_optimizer(self.model)
+            self._handle.remask()
+
+    def next_round(self) -> None:
+        """Prunes by the trained weights, rewinds, and begins the next round.
+
+        Raises:
+            NotFiniteError: If scores hold NaN or Inf; masks and weights are then kept.
+        """
+        state = criteria.State(
+            weights={p: self._trained[p] for p in self._variables},
+            initial=self._initial(),
+            masks=self.masks,
+            model=self.model,
+            data=self.settings.data,
+            seed=(self.settings.seed, self.round + 1),
+        )
+        try:
+            masks = prune_round(state, self.settings, self.round + 1, self._steps_so_far())
+        except NotFiniteError as error:
+            self._set_back(error)
+        self.masks = masks
+        self._rewind()
+        self._handle.update(self.masks)
+        self._begin_round()
+
+    def trained_weights(self) -> dict[Path, Array]:
+        """The weights as they are now.
+
+        Raises:
+            NotFiniteError: If they hold NaN or Inf. The model is then set back to the last
+                good round, or to where round 0 started.
+        """
+        values = weights.read(weights.all_weights(self.model))
+        try:
+            check_finite(values, "weights")
+        except NotFiniteError as error:
+            self._set_back(error)
+        return values
+
+    def finish_round(
+        self, metrics: Mapping[str, float], best_epoch: int | None, steps: int, seconds: float
+    ) -> Round:
+        """Records the round that just trained.
+
+        Raises:
+            NotFiniteError: As `trained_weights`.
+        """
+        self._trained = self.trained_weights()
+        done = Round(
+            index=self.round,
+            density=self.density,
+            layer_density=mask_ops.layer_density(self.masks),
+            metrics={k: float(v) for k, v in metrics.items() if k not in ("round", "density")},
+            best_epoch=best_epoch,
+            steps=steps,
+            seconds=seconds,
+        )
+        self.rounds.append(done)
+        return done
+
+    def ticket(self, round: int | None = None) -> Ticket:
+        """The ticket that a round started from.
+
+        Args:
+            round: Index of the round; negative counts from the end. Default: the last.
+
+        Raises:
+            ValueError: If there is no such round, or the rewind point was not reached.
+        """
+        if not self.rounds:
+            raise ValueError("There is no ticket yet: no round has finished.")
+        try:
+            done = self.rounds[-1 if round is None else round]
+        except IndexError:
+            raise ValueError(
+                f"Expected a round from 0 to {len(self.rounds) - 1}. Received: {round}"
+            ) from None
+        start = self._tickets[done.index]
+        source = start.values or (self.snapshot.variables if self.snapshot else {})
+        paths = [p for p in weights.all_weights(self.model) if p in source]
+        return Ticket(start.masks(), {p: source[p] for p in paths}, self._metadata(done))
+
+    def _metadata(self, done: Round) -> dict[str, Any]:
+        return {
+            "round": done.index,
+            "density": done.density,
+            "densities": [r.density for r in self.rounds[: done.index + 1]],
+            "metrics": done.metrics,
+            "versions": versions.versions(),
+            **self.settings.describe(),
+        }
+
+    def _initial(self) -> dict[Path, Array]:
+        if self.snapshot is None:
+            raise ValueError(
+                f"The rewind point, step {self.settings.rewind_steps}, was not reached: the first "
+                f"round trained {self.step} steps. Train longer or rewind earlier."
+            )
+        return {p: self.snapshot.variables[p] for p in self._variables}
+
+    def _steps_so_far(self) -> int:
+        return sum(r.steps for r in self.rounds)
+
+    def _rewind(self) -> None:
+        weights_back = self.settings.rewind == "weights"
+        source = self._trained if not weights_back else {}
+        weights.write(weights.all_weights(self.model), source)
+        if self.rewinds and self.snapshot is not None:
+            self.snapshot.restore(self.model, restore_weights=weights_back)
+
+    def _begin_round(self) -> None:
+        keeps_training = self.settings.rewind != "weights" and bool(self._tickets)
+        values = weights.read(weights.all_weights(self.model)) if keeps_training else None
+        self._tickets.append(_Start.of(self.masks, values))
+
+    def _set_back(self, error: NotFiniteError) -> NoReturn:
+        """Leaves the model as the last good round left it, and says so."""
+        if self.rounds:
+            self.masks = self._tickets[self.rounds[-1].index].masks()
+            weights.write(weights.all_weights(self.model), self._trained)
+        if self.snapshot is not None:
+            self.snapshot.restore(self.model, restore_weights=not self.rounds)
+        self._handle.update(self.masks)
+        kept = f"round {self.rounds[-1].index}" if self.rounds else "the start"
+        self.stopped = f"{error} in round {self.round}; the search stopped and kept {kept}."
+        raise NotFiniteError(self.stopped) from error
+
+
+@dataclass
+class _Start:
+    """Where a round started: masks as bits, and its weights if they are its own."""
+
+    bits: Array
+    shapes: dict[Path, tuple[int, ...]]
+    packed: dict[Path, Array] | None = None
+
+    @classmethod
+    def of(cls, masks: Masks, values: dict[Path, Array] | None) -> "_Start":
+        packed = values and {p: v[masks[p]] if p in masks else v for p, v in values.items()}
+        return cls(mask_ops.pack(masks), {p: m.shape for p, m in masks.items()}, packed)
+
+    def masks(self) -> Masks:
+        return mask_ops.unpack(self.bits.astype(np.uint8), self.shapes)
+
+    @property
+    def values(self) -> dict[Path, Array] | None:
+        """The weights of its own, dense again."""
+        if self.packed is None:
+            return None
+        dense = dict(self.packed)
+        for path, mask in self.masks().items():
+            dense[path] = np.zeros(mask.shape, self.packed[path].dtype)
+            dense[path][mask] = self.packed[path]
+        return dense

@@ -1,0 +1,184 @@
+"""The border to Keras: which variables are prunable, by what path, and their values.
+
+Paths are Keras paths (`"sequential/dense/kernel"`). Where a model holds several
+variables of one path (sublayers of a subclassed model that share a name), the
+second is called `"path:2"`, and so on, in the model's order.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.masks import Array, Path
+
+Filters = str | Sequence[str] | Callable[[Path, keras.Variable], bool]
+Variables = dict[Path, keras.Variable]
+
+# Layers whose own variables are not prunable by default, third-party ones included.
+_NOT_PRUNED = re.compile(r"(Embedding|Normalization|Norm)$")
+
+
+def name(variables: Sequence[keras.Variable]) -> Variables:
+    """Gives every variable a unique path, in order; a shared variable counts once."""
+    named: Variables = {}
+    seen: set[int] = set()
+    for variable in variables:
+        if id(variable) in seen:
+            continue
+        seen.add(id(variable))
+        path, n = variable.path, 1
+        while path in named:
+            n += 1
+            path = f"{variable.path}:{n}"
+        named[path] = variable
+    return named
+
+
+def all_variables(model: keras.Model) -> Variables:
+    """Everything training may change in a model: weights, statistics, random seeds."""
+    return name(model.variables)
+
+
+def all_weights(model: keras.Model) -> Variables:
+    """The model's weights and statistics by path, without random seeds."""
+    kept = {id(v) for v in model.weights}
+    return {p: v for p, v in all_variables(model).items() if id(v) in kept}
+
+
+def sublayers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layer and every layer below it, found through its attributes."""
+    seen: set[int] = set()
+    stack: list[Any] = [layer]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, keras.layers.Layer) and id(item) not in seen:
+            seen.add(id(item))
+            yield item
+            stack.extend(vars(item).values())
+        elif isinstance(item, (list, tuple, set)):
+            stack.extend(item)
+        elif isinstance(item, Mapping):
+            stack.extend(item.values())
+
+
+def _owned(layer: keras.layers.Layer) -> set[int]:
+    """Ids of the variables that a layer itself holds."""
+    held: set[int] = set()
+    for value in vars(layer).values():
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(item, keras.Variable):
+                held.add(id(item))
+    return held
+
+
+def owners(model: keras.Model) -> dict[int, list[keras.layers.Layer]]:
+    """Variable id to the layers that hold it."""
+    found: dict[int, list[keras.layers.Layer]] = {}
+    for layer in sublayers(model):
+        for variable in _owned(layer):
+            found.setdefault(variable, []).append(layer)
+    return found
+
+
+def _spared(layer: keras.layers.Layer) -> bool:
+    return any(_NOT_PRUNED.search(cls.__name__) for cls in type(layer).__mro__)
+
+
+def prunable(model: keras.Model, filters: Filters | None = None) -> Variables:
+    """The variables of `model` that pruning may touch, by path.
+
+    By default: trainable weights of rank 2 or more that are not called `bias` and do
+    not belong to an embedding or a normalization. A regex, or a list of them, chooses
+    by `re.search` among the trainable weights of rank 2 or more not called `bias`
+    (embeddings included); a callable `(path, variable) -> bool` chooses among all
+    trainable variables.
+
+    Raises:
+        ValueError: If the model is not built, or nothing is selected.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="out")])
+    >>> [v.shape for v in prunable(model).values()]
+    [(3, 2)]
+    """
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} has no weights yet because its input shape is unknown. "
+            "Add a `keras.Input`, call `model.build(input_shape)` or call it on a batch first."
+        )
+    trainable = {id(v) for v in model.trainable_variables}
+    candidates = {p: v for p, v in all_variables(model).items() if id(v) in trainable}
+    chosen = {p: v for p, v in candidates.items() if _selector(model, filters)(p, v)}
+    if not chosen:
+        what = "By default nothing" if filters is None else f"`filters={filters!r}` selects nothing"
+        raise ValueError(
+            f"{what} in the model {model.name!r} can be pruned. "
+            f"Its trainable variables are: {list(candidates)}"
+        )
+    return chosen
+
+
+def _selector(
+    model: keras.Model, filters: Filters | None
+) -> Callable[[Path, keras.Variable], bool]:
+    if callable(filters):
+        return filters
+    if filters is None:
+        held_by = owners(model)
+        return lambda path, v: (
+            _is_kernel(v)
+            and not (held_by.get(id(v)) and all(_spared(layer) for layer in held_by[id(v)]))
+        )
+    patterns = [filters] if isinstance(filters, str) else list(filters)
+    return lambda path, v: _is_kernel(v) and any(re.search(p, path) for p in patterns)
+
+
+def _is_kernel(variable: keras.Variable) -> bool:
+    return len(variable.shape) >= 2 and variable.name != "bias"
+
+
+def slots(optimizer: keras.Optimizer, variables: Variables) -> dict[Path, Variables]:
+    """The optimizer's variables that mirror each variable in shape, by path and name.
+
+    Keras calls them `<variable path with _>_<slot>`; the longest matching path wins, and
+    variables of one path take slots of one name in their order.
+    """
+    prefixes = {p: v.path.replace("/", "_") + "_" for p, v in variables.items()}
+    found: dict[Path, Variables] = {p: {} for p in variables}
+    for slot in optimizer.variables:
+        fits = [p for p, v in variables.items() if _mirrors(slot, v, prefixes[p])]
+        longest = max((len(prefixes[p]) for p in fits), default=0)
+        for path in fits:
+            kind = slot.name[len(prefixes[path]) :]
+            if len(prefixes[path]) == longest and kind not in found[path]:
+                found[path][kind] = slot
+                break
+    return found
+
+
+def _mirrors(slot: keras.Variable, variable: keras.Variable, prefix: str) -> bool:
+    return slot.name.startswith(prefix) and tuple(slot.shape) == tuple(variable.shape)
+
+
+def read(variables: Variables) -> dict[Path, Array]:
+    """Copies of the variables' values as NumPy arrays."""
+    return {p: v.numpy() for p, v in variables.items()}
+
+
+def write(variables: Variables, values: Mapping[Path, Array]) -> None:
+    """Assigns `values[path]` to each variable that has one."""
+    for path, variable in variables.items():
+        if path in values:
+            variable.assign(values[path])
+
+
+def not_finite(values: Mapping[Path, Array]) -> list[Path]:
+    """Paths whose values hold a NaN or an Inf."""
+    return [
+        p for p, v in values.items()
+        if not np.issubdtype(v.dtype, np.integer) and v.dtype != bool and not np.isfinite(v).all()
+    ]  # fmt: skip

@@ -1,0 +1,135 @@
+"""Layers that carry a mask as part of the architecture, saved with it."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import keras
+import numpy as np
+
+from keras_lottery import enforcement, weights
+from keras_lottery.masks import Masks, Path
+
+
+@keras.saving.register_keras_serializable(package="keras_lottery")
+class Masked(keras.layers.Wrapper):
+    """Computes the wrapped layer with `weight * mask` in place of its weights.
+
+    The masks are weights of this layer, so they are saved, loaded and copied with the
+    model; set them through `masks`. Gradients of pruned weights are 0. Use it where the
+    mask belongs to the architecture; to prune any model as it is, use `kl.enforce`.
+    Loading a model that holds it needs `import keras_lottery`; `kl.strip` takes it out.
+    Subclasses learn a mask by overriding `effective_weight`.
+
+    Args:
+        layer: Any Keras layer, also a nested one or one with state (BatchNorm, dropout).
+        filters: Which of its weights get a mask, as in `LotteryCallback`.
+
+    Source: for masks over frozen weights, Zhou et al., 1905.01067.
+
+    Example:
+
+    >>> layer = Masked(keras.layers.Dense(1, use_bias=False))
+    >>> layer.build((None, 2))
+    >>> layer.masks = {p: np.array([[True], [False]]) for p in layer.masks}
+    >>> float(layer(np.array([[0.0, 5.0]]))[0, 0])
+    0.0
+    """
+
+    def __init__(self, layer: keras.layers.Layer, filters: Any = None, **kwargs: Any):
+        super().__init__(layer, **kwargs)
+        self.filters = filters
+
+    def build(self, input_shape: Any = None) -> None:
+        super().build(input_shape)
+        self._targets = list(weights.prunable(self.layer, self.filters).items())
+        self._mask_variables = [
+            self.add_weight(
+                name=f"mask_{i}", shape=v.shape, dtype="bool", initializer="ones", trainable=False
+            )
+            for i, (_, v) in enumerate(self._targets)
+        ]
+
+    @property
+    def masks(self) -> Masks:
+        """Dict of path to bool array, True = alive. Assign the same form to change them."""
+        pairs = zip(self._targets, self._mask_variables, strict=True)
+        return {p: np.asarray(m.numpy(), bool) for (p, _), m in pairs}
+
+    @masks.setter
+    def masks(self, masks: Mapping[Path, Any]) -> None:
+        shapes = {p: tuple(v.shape) for p, v in self._targets}
+        received = {p: np.shape(m) for p, m in masks.items()}
+        if received != shapes:
+            raise ValueError(f"Expected masks of shapes {shapes}. Received: {received}")
+        for (path, _), mask in zip(self._targets, self._mask_variables, strict=True):
+            mask.assign(np.asarray(masks[path], bool))
+
+    def effective_weight(self, index: int, weight: Any) -> Any:
+        """What the layer computes with instead of `weight`, its `index`-th masked one."""
+        return weight * keras.ops.cast(self._mask_variables[index], weight.dtype)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        replaced = [
+            (v, self.effective_weight(i, keras.ops.convert_to_tensor(v)))
+            for i, (_, v) in enumerate(self._targets)
+        ]
+        with keras.StatelessScope(state_mapping=replaced) as scope:
+            outputs = self.layer(*args, **kwargs)
+        # What the layer itself updated (statistics, seeds) was caught by the scope.
+        for variable in self.layer.non_trainable_variables:
+            value = scope.get_current_value(variable)
+            if value is not None:
+                variable.assign(value)
+        return outputs
+
+    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        if callable(self.filters):
+            raise ValueError(
+                "A layer whose `filters` is a callable cannot be saved. Use a regex or a list."
+            )
+        return {**config, "filters": self.filters}
+
+
+def strip(model: keras.Model) -> keras.Model:
+    """Takes everything of this package off a model; pruned weights keep their zeros.
+
+    Enforced masks are removed in place. If the model holds `Masked` layers (Sequential or
+    functional), a copy without them is returned, its weights multiplied by the masks.
+
+    Returns:
+        The plain Keras model: the same object, unless wrappers had to go. It saves and
+        loads without this package.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), Masked(keras.layers.Dense(1))])
+    >>> [type(layer).__name__ for layer in strip(model).layers]
+    ['Dense']
+    """
+    enforcement.release(model)
+    wrapped = [layer for layer in weights.sublayers(model) if isinstance(layer, Masked)]
+    if not wrapped:
+        return model
+
+    def unwrap(layer: keras.layers.Layer) -> keras.layers.Layer:
+        inner = layer.layer if isinstance(layer, Masked) else layer
+        return type(inner).from_config(inner.get_config())
+
+    plain = keras.models.clone_model(model, clone_function=unwrap)
+    masks = {id(m) for layer in wrapped for m in layer._mask_variables}
+    masked = {
+        id(v): mask
+        for w in wrapped
+        for (_, v), mask in zip(w._targets, w.masks.values(), strict=True)
+    }
+    values = [
+        v.numpy() * masked[id(v)] if id(v) in masked else v.numpy()
+        for v in model.weights
+        if id(v) not in masks
+    ]
+    plain.set_weights(values)
+    return cast(keras.Model, plain)
