@@ -81,7 +81,7 @@ def resolve(criterion: str | Criterion, data: Any = None) -> Criterion:
 
 def _float(array: Array) -> NDArray[np.floating]:
     """Half-precision weights are compared in float32."""
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+    return np.asarray(array, np.float64 if array.dtype == np.float64 else np.float32)
 
 
 def _register(name: str, score: Callable[..., Any], doc: str) -> Criterion:

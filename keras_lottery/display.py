@@ -1,7 +1,6 @@
 """What a search prints: one line a round."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 
@@ -9,35 +8,24 @@ from rich.console import Console
 class RoundTable:
     """A table that grows by one line a round; plain text when piped to a file.
 
-    Its columns are fixed by the first round: the numbers in its metrics.
+    Its columns are those of the first row.
 
     Args:
         verbose: 0 prints nothing.
+        console: Where to print. Default: the standard output.
     """
 
-    def __init__(self, verbose: int = 1):
-        self._console = Console(highlight=False, soft_wrap=True, quiet=not verbose)
-        self._metrics: list[str] = []
-        self._names: list[str] = []
+    def __init__(self, verbose: int = 1, console: Console | None = None):
+        self._console = console or Console(quiet=not verbose)
+        self._widths: dict[str, int] = {}
 
-    def add(
-        self,
-        index: int,
-        density: float,
-        metrics: Mapping[str, Any],
-        best_epoch: int | None,
-        seconds: float,
-    ) -> None:
-        """Prints one round; the first call prints the headings."""
-        if not self._names:
-            self._metrics = [k for k in metrics if k != "learning_rate"][:6]
-            self._names = ["round", "density", *self._metrics, "best epoch", "seconds"]
-            self._print(self._names, "bold")
-        values = [f"{metrics[m]:.4g}" if m in metrics else "-" for m in self._metrics]
-        best = "-" if best_epoch is None else str(best_epoch)
-        self._print([str(index), f"{density:.2%}", *values, best, f"{seconds:.1f}"])
+    def add(self, row: Mapping[str, str]) -> None:
+        """Prints one row, a dict of heading to text; the first call prints the headings."""
+        if not self._widths:
+            self._widths = {name: max(len(name), len(text), 7) for name, text in row.items()}
+            self._print({name: name for name in row}, "bold")
+        self._print(row)
 
-    def _print(self, cells: list[str], style: str | None = None) -> None:
-        widths = [max(len(name), 8) for name in self._names]
-        line = "  ".join(c.rjust(w) for c, w in zip(cells, widths, strict=True))
-        self._console.print(line, style=style)
+    def _print(self, row: Mapping[str, str], style: str | None = None) -> None:
+        line = "  ".join(row.get(name, "-").rjust(width) for name, width in self._widths.items())
+        self._console.print(line, style=style, highlight=False, soft_wrap=True)

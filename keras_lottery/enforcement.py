@@ -7,11 +7,11 @@ inside a step, three things make that step one of the network without those weig
 1. Gradients are masked on their way into the outermost `optimizer.apply`, before any
    clipping by norm, momentum, accumulation or orthogonalization can see them; so the
    slots of a pruned weight stay 0 as well.
-2. A weight, gradient and slot of 0 leave a weight at 0 under every elementwise rule
-   (`_KEEPS_ZEROS`). For any other optimizer, and around a user's own constraint, the
-   weight is masked again through `variable.constraint`, which Keras applies last.
-3. Keras averages weights (EMA) before it applies constraints, so averages are masked
-   after the step.
+2. A weight, gradient and slot of 0 leave weight and slots at 0 under every elementwise
+   rule (`_KEEPS_ZEROS`). Under any other optimizer (Muon mixes a whole matrix, Adafactor
+   stores a product of row and column means) the weight is masked again through
+   `variable.constraint`, which Keras applies last, and its slots, averages (EMA)
+   included, after the step. A user's own constraint is kept between two maskings.
 
 Masks are bool variables, one byte a weight, read by the compiled step: `update`
 assigns them and nothing is traced again. What a user writes into pruned weights by
@@ -30,9 +30,9 @@ import tensorflow as tf
 
 from keras_lottery import masks as mask_ops
 from keras_lottery import weights
-from keras_lottery.masks import Array, Masks, Path
+from keras_lottery.masks import Masks, Path
 
-# Optimizers under which weight = gradient = slots = 0 stays 0; the exam tests each.
+# Optimizers under which weight = gradient = slots = 0 stays 0; the exam tests this.
 _KEEPS_ZEROS = (
     keras.optimizers.SGD,
     keras.optimizers.RMSprop,
@@ -42,7 +42,6 @@ _KEEPS_ZEROS = (
     keras.optimizers.Nadam,
     keras.optimizers.Adagrad,
     keras.optimizers.Adadelta,
-    keras.optimizers.Adafactor,
     keras.optimizers.Ftrl,
     keras.optimizers.Lion,
     keras.optimizers.Lamb,
@@ -185,8 +184,8 @@ class Enforcement:
             Whether the optimizer is a new one, so that the step must be traced anew.
         """
         model = self._model()
-        optimizer = optimizer or (model and model.optimizer)
-        if optimizer is None or optimizer is self._optimizer:
+        optimizer = optimizer or getattr(model, "optimizer", None)
+        if model is None or optimizer is None or optimizer is self._optimizer:
             return False
         self._release_optimizer()
         if not optimizer.built:  # eagerly: keras-team/keras#23085
@@ -214,7 +213,7 @@ class Enforcement:
 
     def _wrap(self, optimizer: keras.Optimizer) -> None:
         apply = optimizer.apply
-        averages = self._averages(optimizer)
+        mixing = [] if _keeps_zeros(optimizer) else self._all_slots()
 
         def masked_apply(grads: Sequence[Any], trainable_variables: Any = None) -> Any:
             known = trainable_variables
@@ -229,16 +228,14 @@ class Enforcement:
                 )
             grads = [self._masked_gradient(g, v) for g, v in zip(grads, known, strict=True)]
             result = apply(grads, trainable_variables)
-            for mask, average in averages:
-                average.assign(_masked(mask, average))
+            for mask, slot in mixing:
+                slot.assign(_masked(mask, slot))
             return result
 
         optimizer.apply = masked_apply
 
-    def _averages(self, optimizer: keras.Optimizer) -> list[tuple[Any, keras.Variable]]:
-        if not getattr(optimizer, "inner_optimizer", optimizer).use_ema:
-            return []
-        return [(self._masks[p], s["average"]) for p, s in self._slots.items() if "average" in s]
+    def _all_slots(self) -> list[tuple[keras.Variable, keras.Variable]]:
+        return [(self._masks[p], slot) for p, s in self._slots.items() for slot in s.values()]
 
     def _masked_gradient(self, gradient: Any, variable: Any) -> Any:
         mask = self._by_id.get(id(variable))
@@ -246,16 +243,21 @@ class Enforcement:
 
     def _constrain(self) -> None:
         """Masks through `variable.constraint` where a zero might not stay a zero."""
-        inner = getattr(self._optimizer, "inner_optimizer", self._optimizer)
+        mixing = not _keeps_zeros(self._optimizer)
         for path, variable in self._variables.items():
             user = self._constraints[path]
-            needed = user is not None or type(inner) not in _KEEPS_ZEROS
+            needed = mixing or user is not None
             variable.constraint = _Constraint(self._masks[path], user) if needed else None
 
     def _release_optimizer(self) -> None:
         if self._optimizer is not None and "apply" in vars(self._optimizer):
             del self._optimizer.apply
         self._optimizer, self._slots = None, {}
+
+
+def _keeps_zeros(optimizer: keras.Optimizer | None) -> bool:
+    """Whether zeros stay zeros; a loss-scaling optimizer leaves the step to its inner one."""
+    return type(getattr(optimizer, "inner_optimizer", optimizer)) in _KEEPS_ZEROS
 
 
 class _Constraint:
@@ -284,7 +286,7 @@ def _checked(model: keras.Model, masks: Mapping[Path, Any]) -> Masks:
     named: Mapping[Path, keras.Variable] = weights.all_weights(model)
     checked: Masks = {}
     for path, mask in masks.items():
-        array: Array = np.asarray(mask)
+        array = np.asarray(mask)
         if path not in named:
             raise ValueError(
                 f"The model {model.name!r} has no weight {path!r}. Its weights: {list(named)}"

@@ -9,6 +9,7 @@ import keras
 
 from keras_lottery.display import RoundTable
 from keras_lottery.search import NotFiniteError, Search, Settings
+from keras_lottery.tickets import Ticket
 
 Logs = dict[str, Any]
 Train = Callable[[keras.Model, list[keras.callbacks.Callback]], Any]
@@ -154,7 +155,12 @@ class _LoopClock(RoundClock):
 
 
 def find_ticket(
-    model: keras.Model, train: Train, rounds: int, verbose: int = 1, **settings: Any
+    model: keras.Model,
+    train: Train,
+    rounds: int,
+    verbose: int = 1,
+    on_round: Callable[[Search], None] | None = None,
+    **settings: Any,
 ) -> Search:
     """Finds tickets by iterative pruning around your own training function.
 
@@ -169,6 +175,8 @@ def find_ticket(
             it passes `callbacks` on to `model.fit`.
         rounds: Integer, at least 1. Round 0 is dense, so `rounds - 1` times is pruned.
         verbose: 0 for silence, 1 for a table with one line a round.
+        on_round: Function called with the search after each finished round, to save its
+            ticket, say.
         **settings: `prune_fraction`, `rewind`, `rewind_steps`, `scope`, `criterion`,
             `filters`, `data`, `seed`, as in `LotteryCallback`.
 
@@ -206,6 +214,8 @@ def find_ticket(
             train(model, [clock])
             clock.finish()
             add_row(table, search)
+            if on_round is not None:
+                on_round(search)
     except NotFiniteError as error:
         warnings.warn(str(error), RuntimeWarning, stacklevel=2)
     except KeyboardInterrupt:
@@ -214,6 +224,21 @@ def find_ticket(
         search.stopped = f"interrupted in round {search.round}; earlier rounds were kept."
         warnings.warn(f"The search was {search.stopped}", RuntimeWarning, stacklevel=2)
     return search
+
+
+def train_ticket(search: Search, ticket: Ticket, train: Train) -> list[Logs]:
+    """Trains a ticket, or a control, exactly as a round of a finished search trains.
+
+    The optimizer goes back to the rewind point, the ticket's weights and masks go into
+    the search's model, and `train` runs as in `find_ticket`. The search's records stay.
+
+    Returns:
+        The logs of each epoch.
+    """
+    search.start_from(ticket)
+    clock = _LoopClock(search)
+    train(search.model, [clock])
+    return clock.logs
 
 
 def check_rounds(settings: Settings, rounds: int | None) -> int:
@@ -227,4 +252,13 @@ def check_rounds(settings: Settings, rounds: int | None) -> int:
 def add_row(table: RoundTable, search: Search) -> None:
     """Prints the round that finished last."""
     last = search.rounds[-1]
-    table.add(last.index, last.density, last.metrics, last.best_epoch, last.seconds)
+    shown = [name for name in last.metrics if name != "learning_rate"][:6]
+    table.add(
+        {
+            "round": str(last.index),
+            "density": f"{last.density:.2%}",
+            **{name: f"{last.metrics[name]:.4g}" for name in shown},
+            "best epoch": "-" if last.best_epoch is None else str(last.best_epoch),
+            "seconds": f"{last.seconds:.1f}",
+        }
+    )

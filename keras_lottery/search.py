@@ -185,6 +185,13 @@ class Search:
         """Zeroes pruned weights again, should something else have written to them."""
         self._handle.remask()
 
+    def start_from(self, ticket: Ticket) -> None:
+        """Sets the model to `ticket` at the rewind point; the search's records stay."""
+        if self.snapshot is not None:
+            self.snapshot.restore(self.model)
+        self._handle = ticket.apply(self.model)
+        self.masks = self._handle.masks
+
     def meet_optimizer(self) -> None:
         """Takes over an optimizer that was compiled since the search last looked.
 

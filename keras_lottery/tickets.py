@@ -118,7 +118,7 @@ class Ticket:
                 [p, list(v.shape), v.dtype.name, p in self.masks] for p, v in self.weights.items()
             ],
             "masked": list(self.masks),
-            "crc32": {name: zlib.crc32(part) for name, part in parts.items()},
+            "crc32": {name: zlib.crc32(part.data) for name, part in parts.items()},
             "metadata": self.metadata,
         }
         header = {
@@ -158,7 +158,7 @@ def _parse(path: str | os.PathLike[str]) -> tuple[Masks, dict[Path, Array], dict
         about = _inflate(header["about"])
         parts = {name: file.get_tensor(name) for name in ("masks", "alive", "rest")}
     for name, part in parts.items():
-        if zlib.crc32(part) != about["crc32"][name]:
+        if zlib.crc32(part.data) != about["crc32"][name]:
             raise ValueError(f"its part {name!r} is damaged (checksum)")
     layout = {p: (tuple(s), np.dtype(d)) for p, s, d, _ in about["layout"]}
     masks = mask_ops.unpack(parts["masks"], {p: layout[p][0] for p in about["masked"]})
@@ -222,9 +222,9 @@ def _match(source: Mapping[Path, Array], target: weights.Variables) -> dict[Path
                 f"{tuple(variable.shape)}."
             )
     if len(source) != len(target):
-        longer = list(source if len(source) > len(target) else target)
+        longer, short = sorted((list(source), list(target)), key=len, reverse=True)
         raise ValueError(
             f"The ticket belongs to another architecture: it has {len(source)} variables, the "
-            f"model {len(target)}. First without a partner: {longer[min(len(source), len(target))]!r}"
+            f"model {len(target)}. First without a partner: {longer[len(short)]!r}"
         )
     return dict(zip(source, target, strict=True))

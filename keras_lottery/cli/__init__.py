@@ -1,0 +1,1 @@
+"""The console script: one short file a command, flags to one library call."""

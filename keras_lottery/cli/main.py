@@ -1,0 +1,54 @@
+"""`keras-lottery COMMAND --flags`: finds the command and gives it its flags."""
+
+import importlib
+import sys
+
+COMMANDS = {"find": "find tickets, with controls, into a folder with a report"}
+
+
+def usage() -> str:
+    """What is printed without a command."""
+    lines = [f"  {name:8} {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        ["usage: keras-lottery COMMAND [--flags]", "", *lines, "", "keras-lottery COMMAND --help"]
+    )
+
+
+def run() -> None:
+    """The console script's entry point."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        raise SystemExit(0 if arguments else 2)
+    name = arguments[0]
+    if name not in COMMANDS:
+        print(f"keras-lottery: unknown command {name!r}\n\n{usage()}", file=sys.stderr)
+        raise SystemExit(2)
+    raise SystemExit(_run(f"keras_lottery.cli.{name}", f"keras-lottery {name}", arguments[1:]))
+
+
+def _run(module_name: str, program: str, arguments: list[str]) -> int:
+    from absl import flags
+
+    module = importlib.import_module(module_name)
+    if any(a in ("--help", "-h", "-help", "--helpfull") for a in arguments):
+        print(f"{module.__doc__}\nusage: {program} [--flags]\n")
+        print(flags.FLAGS.module_help(module_name))
+        return 0
+    try:
+        rest = flags.FLAGS([program, *arguments])[1:]
+        if rest:
+            raise ValueError(f"Unexpected arguments: {rest}")
+        module.main()
+    except flags.Error as error:
+        return _fail(program, f"{error}")
+    except (ValueError, ImportError) as error:
+        return _fail(program, str(error))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(program: str, message: str) -> int:
+    print(f"{program}: {message}", file=sys.stderr)
+    return 2

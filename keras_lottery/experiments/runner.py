@@ -1,0 +1,301 @@
+"""Runs one search with its controls into a folder."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lottery import controls, scopes, versions
+from keras_lottery.experiments import datasets, models, report
+from keras_lottery.experiments.live import Live
+from keras_lottery.experiments.store import Store
+from keras_lottery.loop import find_ticket, train_ticket
+from keras_lottery.search import Search
+from keras_lottery.tickets import Ticket
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "momentum", "rmsprop", "lion", "lamb", "muon")
+SCOPES = ("layerwise", "global", "erk")
+_EVALUATION_BATCH = 2500
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run, as its `config.json` holds them.
+
+    `epochs=None` stands for 40 on the digits and else for the paper's 50,000 steps;
+    `output_fraction=None` for half of `prune_fraction`, as in the paper, if the scope is
+    layerwise.
+    """
+
+    dataset: str = "digits"
+    model: str = "lenet_300_100"
+    rounds: int = 16
+    epochs: int | None = None
+    batch_size: int = 60
+    optimizer: str = "adam"
+    learning_rate: float = 1.2e-3
+    prune_fraction: float = 0.2
+    output_fraction: float | None = None
+    scope: str = "layerwise"
+    criterion: str = "magnitude"
+    rewind: str = "weights"
+    rewind_to: str = "0it"
+    controls: tuple[str, ...] = field(default_factory=tuple)
+    seed: int = 0
+
+
+def run(config: Config, folder: str, live: Live) -> Store:
+    """Finds tickets, trains their controls, writes everything and the report to `folder`.
+
+    A round's ticket and numbers are on disk as soon as it has finished; Ctrl-C then still
+    writes the report of what there is, and is raised again.
+
+    Raises:
+        ValueError: Before anything is trained or written, for settings that cannot work.
+    """
+    report.check_installed()
+    job = _Job(config, live)
+    config = job.config
+    store = Store.create(folder, {**asdict(config), **job.facts(), "versions": versions.versions()})
+    try:
+        search = job.search(store)
+        for name in config.controls:
+            for done in search.rounds[1:]:
+                job.control(store, search, name, done.index)
+    except KeyboardInterrupt:
+        live.say("Interrupted; finished rounds are kept.")
+        raise
+    finally:
+        if store.records():
+            report.write(store)
+    return store
+
+
+class _Job:
+    """The data, the model and the training function of one run."""
+
+    def __init__(self, config: Config, live: Live):
+        self.live = live
+        _check(config)
+        keras.utils.set_random_seed(config.seed)
+        self.data = datasets.load(config.dataset, config.seed)
+        self.batches = len(self.data.train[0]) // config.batch_size
+        if self.batches < 1:
+            raise ValueError(
+                f"A batch of {config.batch_size} needs as many training images. "
+                f"Received: {len(self.data.train[0])}."
+            )
+        self.config = config = _complete(config, self.batches)
+        self.epochs = config.epochs or 1
+        self._tensors = tuple(tf.constant(a) for a in self.data.train)
+        self.rewind_steps = parse_steps(config.rewind_to, self.batches)
+        self.model = models.resolve(config.model)(self.data.input_shape, self.data.classes)
+        self.model.compile(
+            make_optimizer(config.optimizer, config.learning_rate),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=True,
+            steps_per_execution=steps_per_execution(self.batches, self.rewind_steps),
+        )
+        self.evaluate = _Evaluation(self.model, self.data)
+
+    def facts(self) -> dict[str, Any]:
+        sizes = [len(part[0]) for part in (self.data.train, self.data.validation, self.data.test)]
+        return {
+            "sizes": dict(zip(("train", "validation", "test"), sizes, strict=True)),
+            "steps_per_epoch": self.batches,
+            "rewind_steps": self.rewind_steps,
+            "parameters": self.model.count_params(),
+            "device": ", ".join(d.device_type for d in tf.config.list_logical_devices()),
+        }
+
+    def search(self, store: Store) -> Search:
+        config = self.config
+
+        def on_round(search: Search) -> None:
+            done = search.rounds[-1]
+            store.save_ticket(done.index, search.ticket(done.index))
+            self._record(store, "ticket", done.index, done.density, done.seconds)
+
+        self.live.start("search", config.rounds * self.epochs)
+        search = find_ticket(
+            self.model,
+            self._train_with(("ticket",)),
+            rounds=config.rounds,
+            verbose=0,
+            on_round=on_round,
+            prune_fraction=config.prune_fraction,
+            rewind=config.rewind,
+            rewind_steps=self.rewind_steps,
+            scope=make_scope(config),
+            criterion=config.criterion,
+            data=(self.data.train[0][: config.batch_size], self.data.train[1][: config.batch_size]),
+            seed=config.seed,
+        )
+        if search.stopped and "interrupted" in search.stopped:
+            raise KeyboardInterrupt
+        return search
+
+    def control(self, store: Store, search: Search, name: str, round: int) -> None:
+        ticket = Ticket.load(store.ticket_path(round))
+        seed = self.config.seed + 1
+        if name == "reinitialize":
+            other = controls.reinitialize(ticket, self.model, seed)
+        else:
+            other = controls.NAMED[name](ticket, seed, dense=Ticket.load(store.ticket_path(0)))
+        if round == 1:
+            self.live.start(name, (len(search.rounds) - 1) * self.epochs)
+        train_ticket(search, other, self._train_with((name, round)))
+        self._record(store, name, round, other.density, self.live.lap())
+
+    def _train_with(self, key: tuple[Any, ...]) -> Callable[..., Any]:
+        calls = iter(range(self.config.rounds + 1))
+
+        def train(model: keras.Model, callbacks: list[keras.callbacks.Callback]) -> Any:
+            seed = _seed(self.config.seed, *key, next(calls))
+            watch = [*callbacks, self.evaluate, self.live.callback()]
+            data = batches(self._tensors, self.config.batch_size, seed)
+            return model.fit(data, epochs=self.epochs, shuffle=False, verbose=0, callbacks=watch)
+
+        return train
+
+    def _record(self, store: Store, kind: str, round: int, density: float, seconds: float) -> None:
+        curve = self.evaluate.curve
+        best = int(np.argmin([e["val_loss"] for e in curve]))
+        record = {
+            "kind": kind,
+            "round": round,
+            "density": density,
+            "seed": self.config.seed,
+            "early_stop_epoch": best + 1,
+            "early_stop_test_accuracy": curve[best]["test_accuracy"],
+            "test_accuracy": curve[-1]["test_accuracy"],
+            "val_accuracy": curve[-1]["val_accuracy"],
+            "seconds": round_(seconds),
+            "curve": {key: [round_(e[key]) for e in curve] for key in curve[0]},
+        }
+        store.add(record)
+        self.live.row(record)
+
+
+class _Evaluation(keras.callbacks.Callback):
+    """Validation loss and accuracy and test accuracy after each epoch, into the logs."""
+
+    def __init__(self, model: keras.Model, data: datasets.Data):
+        super().__init__()
+        self.curve: list[dict[str, float]] = []
+        self._parts = {"val": data.validation, "test": data.test}
+
+        @tf.function(jit_compile=True, reduce_retracing=True)
+        def measure(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+            logits = tf.cast(model(x, training=False), tf.float32)
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits)
+            right = tf.argmax(logits, -1, output_type=y.dtype) == y
+            return tf.stack([tf.reduce_sum(loss), tf.reduce_sum(tf.cast(right, tf.float32))])
+
+        self._measure = measure
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.curve = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = {} if logs is None else logs
+        for name, (x, y) in self._parts.items():
+            sums = np.zeros(2)
+            for i in range(0, len(x), _EVALUATION_BATCH):
+                part = slice(i, i + _EVALUATION_BATCH)
+                sums += self._measure(x[part], y[part]).numpy()
+            logs[f"{name}_loss"], logs[f"{name}_accuracy"] = (float(s) for s in sums / len(x))
+        self.curve.append({k: float(v) for k, v in logs.items() if k not in ("round", "density")})
+
+
+def batches(part: tuple[Any, Any], batch_size: int, seed: int) -> tf.data.Dataset:
+    """Shuffled anew each epoch, whole batches only; the order is a function of `seed`."""
+    x, y = part
+    indices = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=seed)
+    indices = indices.batch(batch_size, drop_remainder=True)
+    return indices.map(lambda i: (tf.gather(x, i), tf.gather(y, i))).prefetch(2)
+
+
+def parse_steps(text: str, steps_per_epoch: int) -> int:
+    """Optimizer steps from `"500it"` or `"2ep"`.
+
+    Raises:
+        ValueError: If the text is neither.
+
+    Example:
+
+    >>> parse_steps("500it", 20), parse_steps("2ep", 20)
+    (500, 40)
+    """
+    match = re.fullmatch(r"(\d+)(it|ep)", text)
+    if not match:
+        raise ValueError(f"Expected steps as `500it` or epochs as `2ep`. Received: {text!r}")
+    return int(match[1]) * (steps_per_epoch if match[2] == "ep" else 1)
+
+
+def steps_per_execution(batches: int, rewind_steps: int, most: int = 100) -> int:
+    """The largest number of steps up to `most` that pauses at epoch ends and the rewind point.
+
+    Example:
+
+    >>> steps_per_execution(917, 0), steps_per_execution(20, 10), steps_per_execution(20, 7)
+    (7, 10, 1)
+    """
+    common = math.gcd(batches, rewind_steps)
+    return max(n for n in range(1, most + 1) if common % n == 0)
+
+
+def make_optimizer(name: str, learning_rate: float) -> keras.Optimizer:
+    """A Keras optimizer by its lower-case name; `momentum` is SGD with momentum 0.9."""
+    if name not in OPTIMIZERS:
+        raise ValueError(f"`optimizer` must be one of {list(OPTIMIZERS)}. Received: {name!r}")
+    if not learning_rate > 0:
+        raise ValueError(f"`learning_rate` must be above 0. Received: {learning_rate}")
+    if name == "momentum":
+        return keras.optimizers.SGD(learning_rate, momentum=0.9)
+    return keras.optimizers.get({"class_name": name, "config": {"learning_rate": learning_rate}})
+
+
+def make_scope(config: Config) -> scopes.Scope:
+    """The scope of a config, with the output layer's own fraction if it is layer-wise."""
+    if config.scope == "layerwise":
+        return scopes.Layerwise(output_fraction=config.output_fraction)
+    return scopes.resolve(config.scope)
+
+
+def _check(config: Config) -> None:
+    for name in ("rounds", "epochs", "batch_size"):
+        if (getattr(config, name) or 1) < 1:
+            raise ValueError(f"`{name}` must be at least 1. Received: {getattr(config, name)}")
+    unknown = [c for c in config.controls if c not in controls.NAMED]
+    if unknown:
+        raise ValueError(f"Unknown controls {unknown}. Expected: {sorted(controls.NAMED)}")
+    if config.output_fraction is not None and config.scope != "layerwise":
+        raise ValueError(
+            f"`output_fraction` goes with the scope layerwise. Received: {config.scope!r}"
+        )
+
+
+def _complete(config: Config, steps_per_epoch: int) -> Config:
+    """The config with its open defaults filled in."""
+    epochs, output = config.epochs, config.output_fraction
+    if epochs is None:
+        epochs = 40 if config.dataset == "digits" else math.ceil(50_000 / steps_per_epoch)
+    if output is None and config.scope == "layerwise":
+        output = config.prune_fraction / 2
+    return replace(config, epochs=epochs, output_fraction=output)
+
+
+def _seed(*key: Any) -> int:
+    numbers = [k if isinstance(k, int) else int.from_bytes(k.encode()[:8]) for k in key]
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0] % 2**31)
+
+
+def round_(value: float) -> float:
+    """Six digits are enough for a log."""
+    return float(f"{value:.6g}")
