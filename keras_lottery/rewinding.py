@@ -23,7 +23,7 @@ class Snapshot:
 
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     >>> start = Snapshot.take(model)
-    >>> model.layers[0].kernel.assign([[7.0], [7.0]])
+    >>> _ = model.layers[0].kernel.assign([[7.0], [7.0]])
     >>> start.restore(model)
     >>> bool((model.layers[0].kernel.numpy() == 7).any())
     False

@@ -102,7 +102,7 @@ def prunable(model: keras.Model, filters: Filters | None = None) -> Variables:
     Example:
 
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="out")])
-    >>> [v.shape for v in prunable(model).values()]
+    >>> [tuple(v.shape) for v in prunable(model).values()]
     [(3, 2)]
     """
     if not model.built:

@@ -39,6 +39,11 @@ class Masked(keras.layers.Wrapper):
         super().__init__(layer, **kwargs)
         self.filters = filters
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.layer.built:  # by its own call, so that layers of several inputs build
+            self.layer(*keras.tree.map_structure(_symbol, args), **kwargs)
+        return super().__call__(*args, **kwargs)
+
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
         self._targets = list(weights.prunable(self.layer, self.filters).items())
@@ -68,22 +73,19 @@ class Masked(keras.layers.Wrapper):
         """What the layer computes with instead of `weight`, its `index`-th masked one."""
         return weight * keras.ops.cast(self._mask_variables[index], weight.dtype)
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:
+    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         replaced = [
             (v, self.effective_weight(i, keras.ops.convert_to_tensor(v)))
             for i, (_, v) in enumerate(self._targets)
         ]
         with keras.StatelessScope(state_mapping=replaced) as scope:
-            outputs = self.layer(*args, **kwargs)
+            outputs = self.layer(inputs, *args, **kwargs)
         # What the layer itself updated (statistics, seeds) was caught by the scope.
         for variable in self.layer.non_trainable_variables:
             value = scope.get_current_value(variable)
             if value is not None:
                 variable.assign(value)
         return outputs
-
-    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
-        return self.layer.compute_output_shape(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -92,6 +94,13 @@ class Masked(keras.layers.Wrapper):
                 "A layer whose `filters` is a callable cannot be saved. Use a regex or a list."
             )
         return {**config, "filters": self.filters}
+
+
+def _symbol(value: Any) -> Any:
+    """A tensor's shape and dtype without its value."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return keras.KerasTensor(value.shape, dtype=keras.backend.standardize_dtype(value.dtype))
+    return value
 
 
 def strip(model: keras.Model) -> keras.Model:

@@ -30,7 +30,7 @@ _ROUNDS = flags.DEFINE_integer(
 _EPOCHS = flags.DEFINE_integer(
     "epochs",
     None,
-    "Epochs of each training. Default: 40 on the digits, else the paper's 50,000 steps.",
+    "Epochs of each training. Default: 25 on the digits, else the paper's 50,000 steps.",
     lower_bound=1,
 )
 _PRUNE_FRACTION = flags.DEFINE_float(

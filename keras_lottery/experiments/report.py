@@ -30,8 +30,8 @@ class Verdict:
 
     Attributes:
         kind: `"ticket"` or the control's name.
-        margin: What counts as a match: test accuracy above the dense one's minus this,
-            one standard error of an accuracy on that many test images.
+        margin: What counts as a match: test accuracy above the dense one's minus this, one
+            standard error of the difference of two accuracies on that many test images.
         matches_to: The smallest density down to which every round matches, or `None`.
         falls_at: The largest density at which it does not match, or `None`.
     """
@@ -62,10 +62,10 @@ def verdicts(records: Records, n_test: int) -> list[Verdict]:
     ...     for r, (d, a) in enumerate([(1.0, 0.98), (0.5, 0.98), (0.25, 0.90)])
     ... ]
     >>> verdicts(rows, n_test=500)[0].sentence()
-    'ticket: within 0.6 points of the dense accuracy down to 50.0% density, below from 25.0% on'
+    'ticket: within 0.9 points of the dense accuracy down to 50.0% density, below from 25.0% on'
     """
     dense = _dense(records)
-    margin = math.sqrt(max(dense * (1 - dense), 1e-9) / n_test)
+    margin = math.sqrt(2 * max(dense * (1 - dense), 1e-9) / n_test)
     found = []
     for kind, rows in by_kind(records).items():
         ok = [r["early_stop_test_accuracy"] >= dense - margin for r in rows]

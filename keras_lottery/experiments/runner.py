@@ -27,7 +27,7 @@ _EVALUATION_BATCH = 2500
 class Config:
     """All settings of a run, as its `config.json` holds them.
 
-    `epochs=None` stands for 40 on the digits and else for the paper's 50,000 steps;
+    `epochs=None` stands for 25 on the digits and else for the paper's 50,000 steps;
     `output_fraction=None` for half of `prune_fraction`, as in the paper, if the scope is
     layerwise.
     """
@@ -285,7 +285,7 @@ def _complete(config: Config, steps_per_epoch: int) -> Config:
     """The config with its open defaults filled in."""
     epochs, output = config.epochs, config.output_fraction
     if epochs is None:
-        epochs = 40 if config.dataset == "digits" else math.ceil(50_000 / steps_per_epoch)
+        epochs = 25 if config.dataset == "digits" else math.ceil(50_000 / steps_per_epoch)
     if output is None and config.scope == "layerwise":
         output = config.prune_fraction / 2
     return replace(config, epochs=epochs, output_fraction=output)
