@@ -5,12 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_lottery import criteria, scopes, weights
 from keras_lottery.display import RoundTable
 from keras_lottery.loop import Logs, RoundClock, add_row, check_rewind_step, check_rounds
 from keras_lottery.schedules import ScheduleLike
-from keras_lottery.search import NotFiniteError, Rewind, Round, Search, Settings
+from keras_lottery.scopes import NotFiniteError
+from keras_lottery.search import Rewind, Round, Search, Settings
 from keras_lottery.tickets import Ticket
 
 
@@ -170,6 +172,7 @@ class LotteryCallback(keras.callbacks.Callback):
             return
         self._closed = epoch
         clock.on_epoch_end(epoch, logs)
+        self._stop_if_not_finite(clock)
         if clock.over:
             self.end_round()
 
@@ -178,10 +181,6 @@ class LotteryCallback(keras.callbacks.Callback):
         if self.search is None or self._round_over:
             return
         self._round_over = True
-        try:
-            self.search.trained_weights()
-        except NotFiniteError as error:
-            self._abort(error)
         if self.search.round + 1 >= self.search.n_rounds:
             self.model.stop_training = True
 
@@ -195,6 +194,8 @@ class LotteryCallback(keras.callbacks.Callback):
                 self._finish_round(clock)
             except NotFiniteError as error:
                 self._abort(error)
+        if self.search.stopped is not None:  # Keras finishes the batch it is about to train
+            self.search.set_back()
         self.search.remask()
 
     def _count_rounds(self, first_epoch: int) -> int:
@@ -247,6 +248,14 @@ class LotteryCallback(keras.callbacks.Callback):
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
         clock.finish()
         add_row(self._table, clock.search)
+
+    def _stop_if_not_finite(self, clock: RoundClock) -> None:
+        """A NaN or Inf in the logs is the sign to look at the weights themselves."""
+        if not all(np.isfinite(value).all() for value in clock.logs[-1].values()):
+            try:
+                clock.search.trained_weights()
+            except NotFiniteError as error:
+                self._abort(error)
 
     def _abort(self, error: NotFiniteError) -> None:
         warnings.warn(str(error), RuntimeWarning, stacklevel=2)

@@ -9,7 +9,7 @@ the rewind point. Any callable of that form works wherever a name does:
 True
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,13 +84,28 @@ def _float(array: Array) -> NDArray[np.floating]:
     return np.asarray(array, np.float64 if array.dtype == np.float64 else np.float32)
 
 
+class _WhenAsked(Mapping[Path, NDArray[np.floating]]):
+    """Scores computed path by path when asked for: at 25 million weights memory counts."""
+
+    def __init__(self, state: State, score: Callable[..., Any]):
+        self._state, self._score = state, score
+
+    def __getitem__(self, path: Path) -> NDArray[np.floating]:
+        final, init = self._state.weights[path], self._state.initial[path]
+        return np.asarray(self._score(_float(final), _float(init)))
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._state.weights)
+
+    def __len__(self) -> int:
+        return len(self._state.weights)
+
+
 def _register(name: str, score: Callable[..., Any], doc: str) -> Criterion:
     """A criterion from a function `(final, init) -> score` of one weight's arrays."""
 
     def criterion(state: State) -> Scores:
-        return {
-            p: score(_float(w), _float(state.initial[p])) for p, w in state.weights.items()
-        }  # fmt: skip
+        return _WhenAsked(state, score)
 
     criterion.__name__ = criterion.__qualname__ = name
     criterion.__doc__ = doc + " Source: 1905.01067."

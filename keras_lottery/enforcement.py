@@ -141,8 +141,12 @@ class Enforcement:
         shapes = {p: tuple(m.shape) for p, m in self._masks.items()}
         return shapes == {p: tuple(np.shape(m)) for p, m in masks.items()}
 
-    def update(self, masks: Mapping[Path, Any]) -> None:
+    def update(self, masks: Mapping[Path, Any], remask: bool = True) -> None:
         """Replaces the masks and zeroes what they prune; nothing is traced again.
+
+        Args:
+            masks: Dict of path to bool array, of the paths and shapes enforced so far.
+            remask: False if the caller writes zeros to pruned weights and slots itself.
 
         Raises:
             ValueError: If paths or shapes differ from the enforced ones.
@@ -152,7 +156,8 @@ class Enforcement:
             received = {p: tuple(np.shape(m)) for p, m in masks.items()}
             raise ValueError(f"Expected masks of shapes {shapes}. Received: {received}")
         weights.write(self._masks, {p: np.asarray(m, bool) for p, m in masks.items()})
-        self.remask()
+        if remask:
+            self.remask()
 
     def remask(self) -> None:
         """Zeroes pruned weights and their optimizer slots now."""

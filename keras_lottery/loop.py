@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from keras_lottery.display import RoundTable
-from keras_lottery.search import NotFiniteError, Search, Settings
+from keras_lottery.scopes import NotFiniteError
+from keras_lottery.search import Search, Settings
 from keras_lottery.tickets import Ticket
 
 Logs = dict[str, Any]

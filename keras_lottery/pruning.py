@@ -63,5 +63,4 @@ def prune(
     values = weights.read(variables)
     check_finite(values, "weights")
     scores = score(criteria.State(values, values, start, model, data, seed))
-    check_finite(scores, "scores")
     return enforcement.enforce(model, choose(scores, start, keep_density(density)))

@@ -24,6 +24,10 @@ Scores = Mapping[Path, NDArray[np.floating]]
 Scope = Callable[[Scores, Masks, Keep], Masks]
 
 
+class NotFiniteError(ValueError):
+    """Weights or scores hold NaN or Inf; nothing was pruned by them."""
+
+
 def keep_best(scores: Scores, masks: Masks, n: int) -> Masks:
     """Keeps the `n` best-scored alive weights, ranked across all paths.
 
@@ -35,7 +39,8 @@ def keep_best(scores: Scores, masks: Masks, n: int) -> Masks:
         n: Integer from 0 to the number of alive weights.
 
     Raises:
-        ValueError: If `n` is out of range or an alive weight's score is not finite.
+        NotFiniteError: If an alive weight's score is NaN or Inf; a `ValueError`.
+        ValueError: If `n` is out of range.
 
     Example:
 
@@ -44,24 +49,42 @@ def keep_best(scores: Scores, masks: Masks, n: int) -> Masks:
     [True, False, True]
     """
     paths = sorted(masks)
-    flat = np.concatenate([scores[p][masks[p]] for p in paths]) if paths else np.zeros(0)
+    flat = _alive_scores(scores, masks, paths)
     if not 0 <= n <= flat.size:
         raise ValueError(f"Cannot keep {n} of {flat.size} alive weights.")
     if not np.isfinite(flat).all():
         bad = [p for p in paths if not np.isfinite(scores[p][masks[p]]).all()]
-        raise ValueError(f"The scores of alive weights must be finite. NaN or Inf in: {bad}")
+        raise NotFiniteError(f"NaN or Inf in the scores of {bad}")
     if n == 0 or n == flat.size:
         return {p: masks[p].copy() if n else np.zeros_like(masks[p]) for p in masks}
     flat.partition(flat.size - n)
     cut = flat[flat.size - n]
     ties = n - int(np.count_nonzero(flat[flat.size - n :] > cut))
+    tied = bool(np.any(flat[: flat.size - n] == cut))
+    del flat
     survivors: Masks = {}
     for path in paths:
-        survivors[path] = masks[path] & (scores[path] > cut)
-        level = np.flatnonzero(masks[path] & (scores[path] == cut))[:ties]
+        score = scores[path]
+        if not tied:
+            survivors[path] = (score >= cut) & masks[path]
+            continue
+        survivors[path] = (score > cut) & masks[path]
+        level = np.flatnonzero((score == cut) & masks[path])[:ties]
         survivors[path].reshape(-1)[level] = True
         ties -= level.size
     return {p: survivors[p] for p in masks}
+
+
+def _alive_scores(scores: Scores, masks: Masks, paths: Sequence[Path]) -> NDArray[np.floating]:
+    """The scores of the alive weights in one row, filled path by path to save memory."""
+    if not paths:
+        return np.zeros(0)
+    sizes = [int(np.count_nonzero(masks[p])) for p in paths]
+    flat = np.empty(sum(sizes), scores[paths[0]].dtype)
+    for path, size, end in zip(paths, sizes, np.cumsum(sizes), strict=True):
+        score = scores[path]
+        flat[end - size : end] = score.ravel() if size == score.size else score[masks[path]]
+    return flat
 
 
 @dataclass(frozen=True)

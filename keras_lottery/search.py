@@ -17,6 +17,7 @@ from keras_lottery import masks as mask_ops
 from keras_lottery import schedules as schedules_
 from keras_lottery.masks import Array, Masks, Path
 from keras_lottery.rewinding import Snapshot, optimizer_state, steps_done
+from keras_lottery.scopes import NotFiniteError
 from keras_lottery.tickets import Ticket
 
 REWIND = ("weights", "learning_rate", "none")
@@ -91,10 +92,6 @@ class Round:
     seconds: float = 0.0
 
 
-class NotFiniteError(ValueError):
-    """Weights or scores hold NaN or Inf; the last good round was kept."""
-
-
 def prune_round(state: criteria.State, settings: Settings, round: int, step: int = 0) -> Masks:
     """The masks of `round`, from the weights that the round before trained.
 
@@ -108,11 +105,9 @@ def prune_round(state: criteria.State, settings: Settings, round: int, step: int
         step: Optimizer steps since the search began, for schedules in steps.
 
     Raises:
-        NotFiniteError: If weights or scores hold NaN or Inf.
+        NotFiniteError: If the scores hold NaN or Inf, as those of NaN weights do.
     """
-    check_finite(state.weights, "weights")
     scores = settings.criterion(state)  # type: ignore[operator]
-    check_finite(scores, "scores")
     keep = settings.prune_fraction.keep(round, step)  # type: ignore[union-attr]
     return dict(settings.scope(scores, state.masks, keep))  # type: ignore[operator]
 
@@ -188,7 +183,7 @@ class Search:
     def start_from(self, ticket: Ticket) -> None:
         """Sets the model to `ticket` at the rewind point; the search's records stay."""
         if self.snapshot is not None:
-            self.snapshot.restore(self.model)
+            self.snapshot.restore_optimizer(self.model)
         self._handle = ticket.apply(self.model)
         self.masks = self._handle.masks
 
@@ -206,9 +201,8 @@ class Search:
             self._first_step = steps_done(self.model)
             if self.snapshot is not None:
                 self.snapshot.optimizer = optimizer_state(self.model)
-        elif self.rewinds and self.snapshot is not None and self.snapshot.optimizer:
-            self.snapshot.restore_optimizer(self.model)
-            self._handle.remask()
+        elif self.rewinds and self.snapshot is not None:
+            self.snapshot.restore_optimizer(self.model, self.masks)
 
     def next_round(self) -> None:
         """Prunes by the trained weights, rewinds, and begins the next round.
@@ -227,10 +221,9 @@ class Search:
         try:
             masks = prune_round(state, self.settings, self.round + 1, self._steps_so_far())
         except NotFiniteError as error:
-            self._set_back(error)
+            self._give_up(error)
         self.masks = masks
         self._rewind()
-        self._handle.update(self.masks)
         self._begin_round()
 
     def trained_weights(self) -> dict[Path, Array]:
@@ -244,7 +237,7 @@ class Search:
         try:
             check_finite(values, "weights")
         except NotFiniteError as error:
-            self._set_back(error)
+            self._give_up(error)
         return values
 
     def finish_round(
@@ -312,25 +305,33 @@ class Search:
         return sum(r.steps for r in self.rounds)
 
     def _rewind(self) -> None:
+        """The new masks, and back to the rewind point as far as the settings say."""
         weights_back = self.settings.rewind == "weights"
-        source = self._trained if not weights_back else {}
-        weights.write(weights.all_weights(self.model), source)
-        if self.rewinds and self.snapshot is not None:
-            self.snapshot.restore(self.model, restore_weights=weights_back)
+        self._handle.update(self.masks, remask=not weights_back)
+        if self.snapshot is not None and weights_back:
+            self.snapshot.restore_weights(self.model, self.masks)
+        if self.snapshot is not None and self.rewinds:
+            self.snapshot.restore_optimizer(self.model, self.masks)
 
     def _begin_round(self) -> None:
         keeps_training = self.settings.rewind != "weights" and bool(self._tickets)
         values = weights.read(weights.all_weights(self.model)) if keeps_training else None
         self._tickets.append(_Start.of(self.masks, values))
 
-    def _set_back(self, error: NotFiniteError) -> NoReturn:
+    def set_back(self) -> None:
+        """Writes the weights of the last good round into the model again."""
+        weights.write(weights.all_weights(self.model), self._trained)
+        self._handle.update(self.masks)
+
+    def _give_up(self, error: NotFiniteError) -> NoReturn:
         """Leaves the model as the last good round left it, and says so."""
         if self.rounds:
             self.masks = self._tickets[self.rounds[-1].index].masks()
-            weights.write(weights.all_weights(self.model), self._trained)
+        elif self.snapshot is not None:
+            self._trained = self.snapshot.variables
         if self.snapshot is not None:
-            self.snapshot.restore(self.model, restore_weights=not self.rounds)
-        self._handle.update(self.masks)
+            self.snapshot.restore_optimizer(self.model)
+        self.set_back()
         kept = f"round {self.rounds[-1].index}" if self.rounds else "the start"
         self.stopped = f"{error} in round {self.round}; the search stopped and kept {kept}."
         raise NotFiniteError(self.stopped) from error

@@ -1,0 +1,39 @@
+"""What the benchmarks share: the machine in one line, CPU time, medians."""
+
+import os
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+
+from keras_lottery.versions import versions
+
+
+def about():
+    devices = ", ".join(d.device_type for d in tf.config.list_logical_devices())
+    return f"{versions()}, device {devices}, {os.cpu_count()} cores"
+
+
+def cpu_seconds(function):
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+def interleaved(functions, repeats):
+    """CPU seconds of each function, `repeats` times, in turns; the first turn is dropped."""
+    times = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            seconds = cpu_seconds(function)
+            if turn:
+                times[name].append(seconds)
+    return {name: np.array(seconds) for name, seconds in times.items()}
+
+
+def show_ratio(name, times, base):
+    ratios = times[name] / times[base]
+    low, middle, high = np.percentile(ratios, (25, 50, 75))
+    print(f"{name} / {base}: median {middle:.3f} (quartiles {low:.3f} to {high:.3f})")
