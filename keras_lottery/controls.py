@@ -21,9 +21,10 @@ def reinitialize(
     Args:
         ticket: A ticket of `model`'s architecture.
         model: The built model, whose initializers are drawn from again; it is not
-            changed. For layers that keep no initializer (`kernel_initializer` for
-            `kernel`, and so on), a function that builds a new model: then Keras is seeded
-            with `seed` and its fresh weights are taken.
+            changed; non-trainable weights without an initializer keep their values. For
+            layers that keep no initializer (`kernel_initializer` for `kernel`, and so on),
+            a function that builds a new model: then Keras is seeded with `seed` and its
+            fresh weights are taken.
         seed: Integer.
 
     Raises:
@@ -160,6 +161,9 @@ def _redraw(model: keras.Model, seed: int) -> list[Array]:
     fresh = []
     for i, (path, variable) in enumerate(weights.all_weights(model).items()):
         initializer = _initializer(held_by.get(id(variable), []), variable)
+        if initializer is None and not variable.trainable:
+            fresh.append(variable.numpy())
+            continue
         if initializer is None:
             raise ValueError(
                 f"No initializer is known for {path!r}. Pass a function that builds the model "
@@ -183,8 +187,12 @@ def _open_forget_gate(variable: keras.Variable, value: Array) -> None:
 
 
 def _initializer(layers: list[keras.layers.Layer], variable: keras.Variable) -> Any:
+    """The layer's initializer of a variable; `recurrent_kernel` has `recurrent_initializer`."""
+    stems = [variable.name, variable.name.removesuffix("_kernel")]
+    stems += ["depthwise"] if variable.name == "kernel" else []
     for layer in layers:
-        found = getattr(layer, f"{variable.name}_initializer", None)
-        if isinstance(found, keras.initializers.Initializer):
-            return found
+        for stem in stems:
+            found = getattr(layer, f"{stem}_initializer", None)
+            if isinstance(found, keras.initializers.Initializer):
+                return found
     return None

@@ -92,7 +92,7 @@ class _WhenAsked(Mapping[Path, NDArray[np.floating]]):
 
     def __getitem__(self, path: Path) -> NDArray[np.floating]:
         final, init = self._state.weights[path], self._state.initial[path]
-        return np.asarray(self._score(_float(final), _float(init)))
+        return np.asarray(self._score(_float(final), _float(init), self._state.masks[path]))
 
     def __iter__(self) -> Iterator[Path]:
         return iter(self._state.weights)
@@ -102,7 +102,7 @@ class _WhenAsked(Mapping[Path, NDArray[np.floating]]):
 
 
 def _register(name: str, score: Callable[..., Any], doc: str) -> Criterion:
-    """A criterion from a function `(final, init) -> score` of one weight's arrays."""
+    """A criterion from a function `(final, init, mask) -> score` of one weight's arrays."""
 
     def criterion(state: State) -> Scores:
         return _WhenAsked(state, score)
@@ -113,58 +113,66 @@ def _register(name: str, score: Callable[..., Any], doc: str) -> Criterion:
     return criterion
 
 
-def _growth(final: Any, init: Any) -> Any:
+def _register_with_signs(name: str, score: Callable[..., Any], doc: str) -> Criterion:
+    """The criterion, and its two variants that let changed or kept signs go first.
+
+    Those weights score 0, as in the paper, or lowest of all if scores can be negative.
+    """
+    signed = name == "magnitude_increase"
+
+    def where(keeps: Callable[..., Any]) -> Callable[..., Any]:
+        def only(final: Any, init: Any, mask: Any) -> Any:
+            kept = score(final, init, mask)
+            lowest = np.finfo(kept.dtype).min if signed else 0
+            return np.where(keeps(np.sign(final), np.sign(init)), kept, kept.dtype.type(lowest))
+
+        return only
+
+    _register(f"{name}_same_sign", where(np.equal), f"{doc} Changed signs go first.")
+    _register(f"{name}_diff_sign", where(np.not_equal), f"{doc} Kept signs go first.")
+    return _register(name, score, doc)
+
+
+def _growth(final: Any, init: Any, mask: Any) -> Any:
     score = np.abs(final)
     score -= np.abs(init)
     return score
 
 
-def _both(final: Any, init: Any) -> Any:
-    """Lower of the two ranks, so that the kept set is large in both."""
-    ranks = [np.argsort(np.argsort(np.abs(a), axis=None, kind="stable")) for a in (final, init)]
-    return np.minimum(*ranks).reshape(final.shape).astype(np.float64)
+def _rank(weight: Any, mask: Any) -> Any:
+    """The fraction of a layer's alive weights that are no larger than each weight."""
+    alive = np.sort(np.abs(weight[mask]))
+    return np.searchsorted(alive, np.abs(weight), side="right") / max(1, alive.size)
 
 
-_BASE: dict[str, tuple[Callable[..., Any], str]] = {
-    "magnitude": (lambda f, i: np.abs(f), "`|final|`, the papers' own choice (1803.03635)."),
-    "large_init": (lambda f, i: np.abs(i), "`|init|`: pruning at initialization."),
-    "magnitude_increase": (_growth, "`|final| - |init|`."),
-    "movement": (lambda f, i: np.abs(f - i), "`|final - init|`."),
-}
-for _name, (_score, _doc) in _BASE.items():
-    _register(_name, _score, _doc)
-    _register(
-        f"{_name}_same_sign",
-        lambda f, i, score=_score: _only(score(f, i), np.sign(f) == np.sign(i)),
-        _doc + " Weights whose sign changed go first.",
-    )
-    _register(
-        f"{_name}_diff_sign",
-        lambda f, i, score=_score: _only(score(f, i), np.sign(f) != np.sign(i)),
-        _doc + " Weights whose sign stayed go first.",
-    )
-_register("small_final", lambda f, i: -np.abs(f), "`-|final|`, the reverse of magnitude.")
-_register("small_init", lambda f, i: -np.abs(i), "`-|init|`, the reverse of large_init.")
-_register("large_init_large_final", _both, "Large at both ends, by rank inside a layer.")
-_register("small_init_small_final", lambda f, i: -_both_small(f, i), "Small at both ends, by rank.")
-magnitude = NAMED["magnitude"]
-large_init = NAMED["large_init"]
-magnitude_increase = NAMED["magnitude_increase"]
-movement = NAMED["movement"]
-
-
-def _only(score: Any, where: Any) -> Any:
-    """The score where the sign condition holds, else 0, as the paper's masks do.
-
-    A score that can be negative is first shifted above 0, so that 0 stays the lowest.
-    """
-    lowest = min(float(score.min(initial=0.0)), 0.0)
-    return np.where(where, score - lowest, 0.0)
-
-
-def _both_small(final: Any, init: Any) -> Any:
-    ranks = [np.argsort(np.argsort(np.abs(a), axis=None, kind="stable")) for a in (final, init)]
-    return np.maximum(*ranks).reshape(final.shape).astype(np.float64)
+magnitude = _register_with_signs(
+    "magnitude",
+    lambda final, init, mask: np.abs(final),
+    "`|final|`, the lottery ticket papers' own choice (1803.03635).",
+)
+large_init = _register_with_signs(
+    "large_init", lambda final, init, mask: np.abs(init), "`|init|`: pruning at initialization."
+)
+magnitude_increase = _register_with_signs("magnitude_increase", _growth, "`|final| - |init|`.")
+movement = _register_with_signs(
+    "movement", lambda final, init, mask: np.abs(final - init), "`|final - init|`."
+)
+small_final = _register(
+    "small_final", lambda final, init, mask: -np.abs(final), "`-|final|`, magnitude reversed."
+)
+small_init = _register(
+    "small_init", lambda final, init, mask: -np.abs(init), "`-|init|`, large_init reversed."
+)
+large_init_large_final = _register(
+    "large_init_large_final",
+    lambda final, init, mask: np.minimum(_rank(final, mask), _rank(init, mask)),
+    "Large at both ends: the lower of the two ranks among a layer's alive weights.",
+)
+small_init_small_final = _register(
+    "small_init_small_final",
+    lambda final, init, mask: -np.maximum(_rank(final, mask), _rank(init, mask)),
+    "Small at both ends: minus the higher of the two ranks among a layer's alive weights.",
+)
 
 
 def random(state: State) -> Scores:

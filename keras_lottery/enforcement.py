@@ -197,12 +197,20 @@ class Enforcement:
             with model.distribute_strategy.scope():
                 optimizer.build(model.trainable_variables)
         self._optimizer = optimizer
-        self._slots = weights.slots(optimizer, self._variables)
+        self._slots = self._find_slots(model, optimizer)
         self._wrap(optimizer)
         self._constrain()
         self.remask()
         model.train_function = None
         return True
+
+    def _find_slots(
+        self, model: keras.Model, optimizer: keras.Optimizer
+    ) -> dict[Path, weights.Variables]:
+        """Found among all variables, so that none takes another one's slots."""
+        named = weights.name(model.trainable_variables)
+        slots = {id(named[p]): found for p, found in weights.slots(optimizer, named).items()}
+        return {p: slots.get(id(v), {}) for p, v in self._variables.items()}
 
     def _hook(self, model: keras.Model) -> None:
         """`fit` asks for the train function first: the moment to meet a new optimizer."""

@@ -1,7 +1,7 @@
 """Writing files so that a reader never meets half of one. Standard library only."""
 
 import os
-import tempfile
+import uuid
 from pathlib import Path
 
 
@@ -16,13 +16,13 @@ def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
         OSError: If the folder cannot be written; an existing file is then untouched.
     """
     target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)

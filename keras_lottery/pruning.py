@@ -63,4 +63,5 @@ def prune(
     values = weights.read(variables)
     check_finite(values, "weights")
     scores = score(criteria.State(values, values, start, model, data, seed))
-    return enforcement.enforce(model, choose(scores, start, keep_density(density)))
+    chosen = choose(scores, start, keep_density(density))
+    return enforcement.enforce(model, {**carried, **chosen})

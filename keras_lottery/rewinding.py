@@ -100,9 +100,8 @@ def _masked(value: Array, mask: Array | None) -> Array:
 
 
 def _slot_masks(model: keras.Model, masks: Masks) -> dict[int, Array]:
-    variables = {p: v for p, v in weights.all_variables(model).items() if p in masks}
-    slots = weights.slots(model.optimizer, variables)
-    return {id(slot): masks[p] for p, found in slots.items() for slot in found.values()}
+    slots = weights.slots(model.optimizer, weights.all_weights(model))
+    return {id(slot): masks[p] for p in masks for slot in slots[p].values()}
 
 
 def steps_done(model: keras.Model) -> int:

@@ -144,6 +144,14 @@ class StepSchedule:
         return keep_density(1 - float(sparsity)) if bool(should_prune) else keep_density(1.0)
 
     def check(self, rounds: int | None) -> int | None:
+        try:
+            _, sparsity = self.schedule(0)
+            float(sparsity)
+        except (TypeError, ValueError):
+            raise ValueError(
+                "A schedule with `get_config` is taken for a tfmot PruningSchedule, which returns "
+                f"`(should_prune, sparsity)` for a step. Received: {self.schedule!r}"
+            ) from None
         return rounds
 
 
@@ -180,12 +188,19 @@ def resolve(schedule: ScheduleLike) -> Schedule:
     >>> resolve([1.0, 0.5])
     Densities(densities=(1.0, 0.5))
     """
-    if isinstance(schedule, bool) or schedule is None:
-        raise ValueError(f"`prune_fraction` must be a fraction or a schedule. Received: {schedule}")
     if hasattr(schedule, "keep") and hasattr(schedule, "check"):
         return schedule
     if callable(schedule):
         return StepSchedule(schedule) if hasattr(schedule, "get_config") else Curve(schedule)
-    if isinstance(schedule, (int, float)) or not hasattr(schedule, "__len__"):
-        return Fraction(float(schedule))  # type: ignore[arg-type]
-    return Densities(tuple(float(d) for d in schedule))
+    try:
+        if isinstance(schedule, (bool, str)):
+            raise TypeError
+        if hasattr(schedule, "__len__"):
+            return Densities(tuple(float(d) for d in schedule))  # type: ignore[union-attr]
+        number = float(schedule)  # type: ignore[arg-type]
+    except TypeError:
+        raise ValueError(
+            "`prune_fraction` must be a fraction in (0, 1) or a schedule: a sequence of densities, a "
+            f"callable `round -> density` or a tfmot PruningSchedule. Received: {schedule!r}"
+        ) from None
+    return Fraction(number)

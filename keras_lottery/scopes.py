@@ -70,7 +70,7 @@ def keep_best(scores: Scores, masks: Masks, n: int) -> Masks:
             continue
         survivors[path] = (score > cut) & masks[path]
         level = np.flatnonzero((score == cut) & masks[path])[:ties]
-        survivors[path].reshape(-1)[level] = True
+        survivors[path].flat[level] = True
         ties -= level.size
     return {p: survivors[p] for p in masks}
 
@@ -80,7 +80,7 @@ def _alive_scores(scores: Scores, masks: Masks, paths: Sequence[Path]) -> NDArra
     if not paths:
         return np.zeros(0)
     sizes = [int(np.count_nonzero(masks[p])) for p in paths]
-    flat = np.empty(sum(sizes), scores[paths[0]].dtype)
+    flat = np.empty(sum(sizes), np.result_type(*(scores[p].dtype for p in paths)))
     for path, size, end in zip(paths, sizes, np.cumsum(sizes), strict=True):
         score = scores[path]
         flat[end - size : end] = score.ravel() if size == score.size else score[masks[path]]

@@ -139,11 +139,10 @@ class Search:
         self.snapshot: Snapshot | None = None
         self._variables = weights.prunable(model, settings.filters)
         shapes = {p: tuple(v.shape) for p, v in self._variables.items()}
-        carried = enforcement.enforced_masks(model) or {}
-        self._handle = enforcement.enforce(
-            model, {p: carried.get(p, m) for p, m in mask_ops.full(shapes).items()}
-        )
-        self.masks = self._handle.masks
+        start = mask_ops.full(shapes) | (enforcement.enforced_masks(model) or {})
+        in_order = [p for p in weights.all_weights(model) if p in start]
+        self._handle = enforcement.enforce(model, {p: start[p] for p in in_order})
+        self.masks = {p: start[p] for p in in_order}
         self._tickets: list[_Start] = []
         self._trained: dict[Path, Array] = {}
         self._first_step = steps_done(model)
@@ -213,7 +212,7 @@ class Search:
         state = criteria.State(
             weights={p: self._trained[p] for p in self._variables},
             initial=self._initial(),
-            masks=self.masks,
+            masks={p: self.masks[p] for p in self._variables},
             model=self.model,
             data=self.settings.data,
             seed=(self.settings.seed, self.round + 1),
@@ -222,7 +221,7 @@ class Search:
             masks = prune_round(state, self.settings, self.round + 1, self._steps_so_far())
         except NotFiniteError as error:
             self._give_up(error)
-        self.masks = masks
+        self.masks = {**self.masks, **masks}
         self._rewind()
         self._begin_round()
 

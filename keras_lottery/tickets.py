@@ -9,6 +9,7 @@ prunable weight, the unpruned variables and a few hundred bytes.
 
 import base64
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterable, Mapping
@@ -29,6 +30,18 @@ from keras_lottery.masks import Array, Masks, Path
 FORMAT = "keras_lottery.ticket"
 VERSION = 1
 _MAX_HEADER = 64 << 20
+_UNREADABLE = (
+    ValueError, TypeError, AttributeError, OSError, RecursionError, zlib.error,
+    safetensors.SafetensorError,
+)  # fmt: skip
+_DTYPES = {
+    *("float16", "bfloat16", "float32", "float64", "bool"),
+    *(
+        f"{kind}int{bits}" if kind else f"int{bits}"
+        for kind in ("", "u")
+        for bits in (8, 16, 32, 64)
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -114,19 +127,14 @@ class Ticket:
             "rest": np.frombuffer(b"".join(rest), np.uint8),
         }
         about = {
-            "layout": [
-                [p, list(v.shape), v.dtype.name, p in self.masks] for p, v in self.weights.items()
-            ],
+            "layout": [[p, list(v.shape), v.dtype.name] for p, v in self.weights.items()],
             "masked": list(self.masks),
             "crc32": {name: zlib.crc32(part.data) for name, part in parts.items()},
             "metadata": self.metadata,
         }
-        header = {
-            "format": FORMAT,
-            "version": str(VERSION),
-            "about": base64.b85encode(zlib.compress(json.dumps(about).encode(), 9)).decode(),
-        }
-        write_atomic(path, to_safetensors(parts, header))
+        packed = base64.b85encode(zlib.compress(json.dumps(about).encode(), 9)).decode()
+        # One entry, since safetensors writes several in an order that changes.
+        write_atomic(path, to_safetensors(parts, {FORMAT: f"{VERSION} {packed}"}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Ticket":
@@ -141,29 +149,50 @@ class Ticket:
             raise FileNotFoundError(f"There is no ticket file at {os.fspath(path)!r}.")
         try:
             return cls(*_parse(path))
-        except (ValueError, KeyError, TypeError, zlib.error, safetensors.SafetensorError) as error:
+        except KeyError as error:
+            raise ValueError(
+                f"Cannot read the ticket {os.fspath(path)!r}: its header has no {error}"
+            ) from error
+        except _UNREADABLE as error:
             raise ValueError(f"Cannot read the ticket {os.fspath(path)!r}: {error}") from error
 
 
 def _parse(path: str | os.PathLike[str]) -> tuple[Masks, dict[Path, Array], dict[str, Any]]:
     with safetensors.safe_open(path, framework="numpy") as file:
         header = file.metadata() or {}
-        if header.get("format") != FORMAT:
-            raise ValueError(f"it is not a ticket (format {header.get('format')!r})")
-        if int(header["version"]) > VERSION:
+        if FORMAT not in header:
+            raise ValueError(f"it is not a ticket: its header has no {FORMAT!r}")
+        version, _, packed = header[FORMAT].partition(" ")
+        if not version.isdecimal() or int(version) > VERSION:
             raise ValueError(
-                f"it is of format version {header['version']}, this package reads up to "
-                f"{VERSION}. Update keras_lottery"
+                f"it is of format version {version or None}, this package reads up to {VERSION}. "
+                "Update keras_lottery"
             )
-        about = _inflate(header["about"])
+        about = _inflate(packed)
         parts = {name: file.get_tensor(name) for name in ("masks", "alive", "rest")}
     for name, part in parts.items():
         if zlib.crc32(part.data) != about["crc32"][name]:
             raise ValueError(f"its part {name!r} is damaged (checksum)")
-    layout = {p: (tuple(s), np.dtype(d)) for p, s, d, _ in about["layout"]}
+    layout = {p: (_shape(s), _dtype(d)) for p, s, d in about["layout"]}
     masks = mask_ops.unpack(parts["masks"], {p: layout[p][0] for p in about["masked"]})
     values = _values(layout, masks, parts)
     return masks, values, dict(about["metadata"])
+
+
+def _shape(sides: Any) -> tuple[int, ...]:
+    """A shape whose size a computer could hold; the files' parts decide whether it is true."""
+    if not all(type(side) is int and 0 <= side < 2**48 for side in sides):
+        raise ValueError("its header tells of an impossible shape")
+    if math.prod(sides) >= 2**48:
+        raise ValueError("its header tells of an impossible shape")
+    return tuple(sides)
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
+    if name not in _DTYPES:
+        raise ValueError(f"its header tells of an unknown dtype {name!r}")
+    dtype: np.dtype[Any] = np.dtype(name)
+    return dtype
 
 
 def _inflate(text: str) -> dict[str, Any]:

@@ -64,22 +64,22 @@ def sublayers(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
             stack.extend(item.values())
 
 
-def _owned(layer: keras.layers.Layer) -> set[int]:
-    """Ids of the variables that a layer itself holds."""
-    held: set[int] = set()
+def owned(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The variables that a layer itself holds, in the order of its attributes."""
+    held: dict[int, keras.Variable] = {}
     for value in vars(layer).values():
         for item in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(item, keras.Variable):
-                held.add(id(item))
-    return held
+                held.setdefault(id(item), item)
+    return list(held.values())
 
 
 def owners(model: keras.Model) -> dict[int, list[keras.layers.Layer]]:
     """Variable id to the layers that hold it."""
     found: dict[int, list[keras.layers.Layer]] = {}
     for layer in sublayers(model):
-        for variable in _owned(layer):
-            found.setdefault(variable, []).append(layer)
+        for variable in owned(layer):
+            found.setdefault(id(variable), []).append(layer)
     return found
 
 
@@ -145,7 +145,8 @@ def slots(optimizer: keras.Optimizer, variables: Variables) -> dict[Path, Variab
     """The optimizer's variables that mirror each variable in shape, by path and name.
 
     Keras calls them `<variable path with _>_<slot>`; the longest matching path wins, and
-    variables of one path take slots of one name in their order.
+    variables of one path take slots of one name in their order. Pass all variables that the
+    optimizer may know, or one could be given the slots of another.
     """
     prefixes = {p: v.path.replace("/", "_") + "_" for p, v in variables.items()}
     found: dict[Path, Variables] = {p: {} for p in variables}

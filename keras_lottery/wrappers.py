@@ -38,6 +38,7 @@ class Masked(keras.layers.Wrapper):
     def __init__(self, layer: keras.layers.Layer, filters: Any = None, **kwargs: Any):
         super().__init__(layer, **kwargs)
         self.filters = filters
+        self.supports_masking = layer.supports_masking
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self.layer.built:  # by its own call, so that layers of several inputs build
@@ -53,6 +54,9 @@ class Masked(keras.layers.Wrapper):
             )
             for i, (_, v) in enumerate(self._targets)
         ]
+        for i, (_, variable) in enumerate(self._targets):
+            if variable.regularizer is not None:
+                variable.regularizer = _OfEffectiveWeight(self, i, variable.regularizer)
 
     @property
     def masks(self) -> Masks:
@@ -78,14 +82,25 @@ class Masked(keras.layers.Wrapper):
             (v, self.effective_weight(i, keras.ops.convert_to_tensor(v)))
             for i, (_, v) in enumerate(self._targets)
         ]
-        with keras.StatelessScope(state_mapping=replaced) as scope:
+        with keras.StatelessScope(state_mapping=replaced, collect_losses=True) as scope:
             outputs = self.layer(inputs, *args, **kwargs)
-        # What the layer itself updated (statistics, seeds) was caught by the scope.
+        # The scope caught what the layer added or updated: losses, statistics, seeds.
+        for loss in scope.losses or []:
+            self.add_loss(loss)
         for variable in self.layer.non_trainable_variables:
             value = scope.get_current_value(variable)
             if value is not None:
                 variable.assign(value)
         return outputs
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        return self.layer.compute_mask(inputs, previous_mask)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.layer.compute_output_shape(input_shape)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        return self.layer.compute_output_spec(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -103,11 +118,23 @@ def _symbol(value: Any) -> Any:
     return value
 
 
+class _OfEffectiveWeight:
+    """A layer's regularizer, of the weight that the layer computes with."""
+
+    def __init__(self, owner: Masked, index: int, regularizer: Any):
+        self._of = (owner, index, regularizer)
+
+    def __call__(self, weight: Any) -> Any:
+        owner, index, regularizer = self._of
+        return regularizer(owner.effective_weight(index, keras.ops.convert_to_tensor(weight)))
+
+
 def strip(model: keras.Model) -> keras.Model:
     """Takes everything of this package off a model; pruned weights keep their zeros.
 
-    Enforced masks are removed in place. If the model holds `Masked` layers (Sequential or
-    functional), a copy without them is returned, its weights multiplied by the masks.
+    Enforced masks are removed in place. If the model holds `Masked` layers, at any depth,
+    a copy without them is built from its config, its weights multiplied by the masks; the
+    copy is not compiled.
 
     Returns:
         The plain Keras model: the same object, unless wrappers had to go. It saves and
@@ -123,22 +150,30 @@ def strip(model: keras.Model) -> keras.Model:
     wrapped = [layer for layer in weights.sublayers(model) if isinstance(layer, Masked)]
     if not wrapped:
         return model
-
-    def unwrap(layer: keras.layers.Layer) -> keras.layers.Layer:
-        inner = layer.layer if isinstance(layer, Masked) else layer
-        return type(inner).from_config(inner.get_config())
-
-    plain = keras.models.clone_model(model, clone_function=unwrap)
-    masks = {id(m) for layer in wrapped for m in layer._mask_variables}
     masked = {
-        id(v): mask
-        for w in wrapped
-        for (_, v), mask in zip(w._targets, w.masks.values(), strict=True)
+        id(v): v.numpy() * mask
+        for layer in wrapped
+        for (_, v), mask in zip(layer._targets, layer.masks.values(), strict=True)
     }
-    values = [
-        v.numpy() * masked[id(v)] if id(v) in masked else v.numpy()
-        for v in model.weights
-        if id(v) not in masks
-    ]
-    plain.set_weights(values)
+    plain = type(model).from_config(_without_wrappers(model.get_config()))
+    if not plain.built:
+        plain.build_from_config(model.get_build_config())
+    layers = [layer for layer in weights.sublayers(model) if not isinstance(layer, Masked)]
+    for layer, copy in zip(layers, weights.sublayers(plain), strict=True):
+        for old, new in zip(weights.owned(layer), weights.owned(copy), strict=True):
+            new.assign(masked.get(id(old), old.numpy()))
     return cast(keras.Model, plain)
+
+
+def _without_wrappers(config: Any) -> Any:
+    """A model's config with each `Masked` replaced by what it wraps, under its name."""
+    if isinstance(config, dict) and config.get("registered_name") == "keras_lottery>Masked":
+        inner = dict(config["config"]["layer"])
+        inner["config"] = {**inner["config"], "name": config["config"]["name"]}
+        kept = {key: config[key] for key in ("name", "inbound_nodes") if key in config}
+        return _without_wrappers({**inner, **kept})
+    if isinstance(config, dict):
+        return {key: _without_wrappers(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_without_wrappers(value) for value in config)
+    return config

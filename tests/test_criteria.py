@@ -175,9 +175,7 @@ def four_weights(loss="mse", policy="float32"):
 
 
 @pytest.mark.parametrize("policy", ["float32", "float16", "bfloat16", "mixed_float16"])
-@pytest.mark.parametrize(
-    ("name", "expected"), [("gradient", [4, 8, 4, 2]), ("snip", [4, 8, 8, 8])]
-)
+@pytest.mark.parametrize(("name", "expected"), [("gradient", [4, 8, 4, 2]), ("snip", [4, 8, 8, 8])])
 def test_gradient_criteria_by_hand(name, expected, policy):
     now, kernel = four_weights(policy=policy)
     before = kernel.numpy()

@@ -118,9 +118,9 @@ def test_masks_of_other_layers_are_kept():
 
 def test_filters_choose_the_competing_weights():
     model = mlp()
-    assert counts(kl.prune(model, 0.5, filters=["a/kernel", "out"]).masks) == {"a": 100, "out": 25} or (
-        kl.density(model) == 0.5
-    )
+    masks = kl.prune(model, 0.5, filters=["a/kernel", "out"]).masks
+    assert set(counts(masks)) == {"a", "out"}
+    assert sum(counts(masks).values()) == 125
     assert np.all(model.get_layer("b").kernel.numpy() != 0)
 
 

@@ -47,13 +47,13 @@ def test_a_fraction_is_exact_and_in_range(fraction, alive):
 
 @pytest.mark.parametrize("fraction", [0, 0.0, 1, 1.0, -0.1, 1.5, float("nan"), float("inf")])
 def test_a_fraction_out_of_range_is_told(fraction):
-    with pytest.raises(ValueError, match="prune_fraction.*Received"):
+    with pytest.raises(ValueError, match=r"prune_fraction.*Received"):
         schedules.resolve(fraction)
 
 
 @pytest.mark.parametrize("nonsense", [True, False, None, "0.2", {}, object(), iter([1.0])])
 def test_what_is_no_schedule_is_told(nonsense):
-    with pytest.raises(ValueError, match="schedule.*Received"):
+    with pytest.raises(ValueError, match=r"schedule.*Received"):
         schedules.resolve(nonsense)
 
 

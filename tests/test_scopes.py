@@ -184,7 +184,7 @@ def test_keep_best_refuses_more_than_there_are(n):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_scores_that_are_not_finite_name_their_path(value):
     scores = arrays(a=[1, 2], b=[1, value])
-    with pytest.raises(ValueError, match=r"finite.*\['b'\]"):
+    with pytest.raises(ValueError, match=r"NaN or Inf.*\['b'\]"):
         scopes.keep_best(scores, alive(scores), 2)
     masks = {"a": np.ones(2, bool), "b": np.array([True, False])}
     assert bits(scopes.keep_best(scores, masks, 2)) == {"a": [1, 1], "b": [0, 0]}
@@ -204,6 +204,17 @@ def test_scores_of_mixed_dtypes_are_ranked_exactly():
     # float32(0.1) > 0.1 and float32(0.3) > 0.3
     assert bits(scopes.keep_best(scores, alive(scores), 1)) == {"a": [0, 1], "b": [0, 0]}
     assert bits(scopes.keep_best(scores, alive(scores), 3)) == {"a": [1, 1], "b": [0, 1]}
+
+
+@pytest.mark.parametrize("kinds", [("f4", "f8"), ("f8", "f4"), ("i8", "f4"), ("f2", "f4")])
+def test_counts_are_exact_whichever_dtype_comes_first(kinds):
+    one, two = np.array([0, 1, 2], kinds[0]), np.array([0.1, 0.3, 1.7, 2.9], kinds[1])
+    scores = {"a": one, "b": two}
+    ranked = sorted([*one.tolist(), *two.tolist()], reverse=True)
+    for n in range(1, 8):
+        kept = scopes.keep_best(scores, alive(scores), n)
+        stay = one[kept["a"]].tolist() + two[kept["b"]].tolist()
+        assert sorted(stay, reverse=True) == ranked[:n]
 
 
 # Promises of every scope ------------------------------------------------------------------
