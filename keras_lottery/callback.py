@@ -12,7 +12,7 @@ from keras_lottery.display import RoundTable
 from keras_lottery.loop import Logs, RoundClock, add_row, check_rewind_step, check_rounds
 from keras_lottery.schedules import ScheduleLike
 from keras_lottery.scopes import NotFiniteError
-from keras_lottery.search import Rewind, Round, Search, Settings
+from keras_lottery.search import Rewind, Round, Search, Settings, check_integer
 from keras_lottery.tickets import Ticket
 
 
@@ -85,10 +85,7 @@ class LotteryCallback(keras.callbacks.Callback):
         verbose: int = 1,
     ):
         super().__init__()
-        if isinstance(epochs_per_round, bool) or epochs_per_round != int(epochs_per_round):
-            raise ValueError(f"`epochs_per_round` must be an integer. Received: {epochs_per_round}")
-        if epochs_per_round < 1:
-            raise ValueError(f"`epochs_per_round` must be at least 1. Received: {epochs_per_round}")
+        check_integer("epochs_per_round", epochs_per_round, least=1)
         self.epochs_per_round = int(epochs_per_round)
         self.settings = Settings(
             prune_fraction, rewind, rewind_steps, scope, criterion, filters, data, seed
@@ -106,8 +103,10 @@ class LotteryCallback(keras.callbacks.Callback):
         self._clock: RoundClock | None = None
         self._table = RoundTable(self.verbose)
         self._epoch: int | None = None
+        self._starts = False
         self._closed: int | None = None
         self._round_over = False
+        self._due: Callable[[], None] | None = None
 
     @property
     def rounds(self) -> list[Round]:
@@ -133,15 +132,25 @@ class LotteryCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._forget()
-        check_rewind_step(self.settings, self.model, self.params)
-        weights.prunable(self.model, self.settings.filters)
+        batches = self.params.get("steps")
+        check_rewind_step(self.settings, self.model, batches, self.epochs_per_round)
+        if self.model.built:
+            weights.prunable(self.model, self.settings.filters)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.begin_epoch(epoch)
 
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        if self._due is not None:
+            due, self._due = self._due, None
+            due()
+
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         if self._clock is not None:
-            self._clock.on_train_batch_end(batch, logs)
+            try:
+                self._clock.on_train_batch_end(batch, logs)
+            except NotFiniteError as error:
+                self._abort(error)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.end_epoch(epoch, logs)
@@ -151,19 +160,31 @@ class LotteryCallback(keras.callbacks.Callback):
 
     # Rounds ---------------------------------------------------------------------------
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int) -> bool:
         """Starts the search or the next round if one is due; once an epoch.
 
         `PerRound` calls it too, so that the order of callbacks does not matter.
+
+        Returns:
+            Whether a round starts with this epoch.
         """
-        if self._epoch == epoch:
-            return
-        first = self._epoch is None
-        self._epoch = epoch
-        if first:
-            self._begin_search(self._count_rounds(epoch))
-        elif self._round_over:
-            self._next_round()
+        if self._epoch != epoch:
+            first = self._epoch is None
+            self._epoch = epoch
+            self._starts = first or self._round_over
+            if first:
+                self._begin_search(self._count_rounds(epoch))
+            elif self._round_over and self._averages:
+                # SwapEMAWeights swaps averages out when an epoch begins: wait for it.
+                self._due = self._next_round
+            elif self._round_over:
+                self._next_round()
+        return self._starts
+
+    @property
+    def _averages(self) -> bool:
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        return bool(optimizer.use_ema)
 
     def end_epoch(self, epoch: int, logs: Logs | None) -> None:
         """Closes an epoch; once an epoch, see `begin_epoch`."""
@@ -191,7 +212,7 @@ class LotteryCallback(keras.callbacks.Callback):
             return
         if clock.logs and self.search.stopped is None:
             try:
-                self._finish_round(clock)
+                self._finish_round(clock, finalize=False)
             except NotFiniteError as error:
                 self._abort(error)
         if self.search.stopped is not None:  # Keras finishes the batch it is about to train
@@ -214,15 +235,25 @@ class LotteryCallback(keras.callbacks.Callback):
         return check_rounds(self.settings, self.n_rounds or epochs // each)
 
     def _begin_search(self, n_rounds: int) -> None:
-        batches = self.params.get("steps")
-        k, total = self.settings.rewind_steps, (batches or 0) * self.epochs_per_round
-        if batches and k >= total:
-            raise ValueError(f"`rewind_steps={k}` lies beyond the {total} steps of a round.")
+        if not self.model.built:
+            self._begin_when_built(n_rounds)
+            return
         self.search = Search(self.model, self.settings, n_rounds)
         self.model.make_train_function()
         self._clock = RoundClock(self.search, self.epochs_per_round)
-        self._clock.set_model(self.model)
         self._begin_round(self._clock)
+
+    def _begin_when_built(self, n_rounds: int) -> None:
+        """Keras builds such a model in its first step: build it just before, from the data."""
+        model = self.model
+
+        def build_then_step(iterator: Any) -> Any:
+            inputs, *_ = keras.utils.unpack_x_y_sample_weight(iterator.element_spec)
+            model(keras.tree.map_structure(lambda t: keras.KerasTensor(t.shape, t.dtype), inputs))
+            self._begin_search(n_rounds)
+            return model.train_function(iterator)
+
+        model.train_function = build_then_step
 
     def _next_round(self) -> None:
         search, clock = self.search, self._clock
@@ -239,15 +270,20 @@ class LotteryCallback(keras.callbacks.Callback):
         self._begin_round(clock)
 
     def _begin_round(self, clock: RoundClock) -> None:
+        epoch = self._epoch or 0
         for follower in self.followers:
-            follower.begin_round((self._epoch or 0) - clock.skipped)
+            follower.begin_round(epoch, epoch - clock.skipped)
 
-    def _finish_round(self, clock: RoundClock) -> None:
-        for follower in self.followers:
-            follower.end_round(clock.logs[-1])
-        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+    def _finish_round(self, clock: RoundClock, finalize: bool = True) -> None:
+        if finalize:  # as Keras does at the end of every fit
+            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        self._end_followers(clock)
         clock.finish()
         add_row(self._table, clock.search)
+
+    def _end_followers(self, clock: RoundClock) -> None:
+        for follower in self.followers:
+            follower.end_round(clock.logs[-1] if clock.logs else {})
 
     def _stop_if_not_finite(self, clock: RoundClock) -> None:
         """A NaN or Inf in the logs is the sign to look at the weights themselves."""
@@ -260,6 +296,9 @@ class LotteryCallback(keras.callbacks.Callback):
     def _abort(self, error: NotFiniteError) -> None:
         warnings.warn(str(error), RuntimeWarning, stacklevel=2)
         self.model.stop_training = True
+        if self.search is not None and self._clock is not None:
+            self._end_followers(self._clock)
+            self.search.set_back()
 
 
 class PerRound(keras.callbacks.Callback):
@@ -290,41 +329,52 @@ class PerRound(keras.callbacks.Callback):
         self.make_callback = make_callback
         self._callback: keras.callbacks.Callback | None = None
         self._first_epoch = 0
-        self._training = False
+        self._fit: Any = None
+        self._stopped = False
         lottery.followers.append(self)
 
-    def begin_round(self, first_epoch: int) -> None:
-        """A new callback for the round whose epoch 0 would be `first_epoch` of the fit."""
-        if not self._training:
+    def begin_round(self, epoch: int, first_epoch: int) -> None:
+        """A new callback, for a round that begins with `epoch` of the fit.
+
+        Its epoch 0 is `first_epoch` of the fit, which lies before `epoch` if the round is
+        rewound to a later epoch than its first.
+        """
+        if not self._takes_part:
             return
         self._first_epoch = first_epoch
         self._callback = self.make_callback()
         self._callback.set_params({**self.params, "epochs": self.lottery.epochs_per_round})
         self._callback.set_model(self.model)
         self._callback.on_train_begin()
+        self._callback.on_epoch_begin(epoch - first_epoch)
 
     def end_round(self, logs: Logs) -> None:
         """The round is over: its callback's training ends."""
-        if self._callback is not None:
+        if self._callback is not None and self._takes_part:
             self._callback.on_train_end(logs)
         self._callback = None
 
+    @property
+    def _takes_part(self) -> bool:
+        """Whether this is among the callbacks of the fit that runs."""
+        return self._fit is not None and self._fit is self.lottery.model.history
+
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._training, self._callback = True, None
+        self._fit, self._callback = self.model.history, None
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         self.lottery.end_training()
-        self._training = False
+        self._fit = None
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        self.lottery.begin_epoch(epoch)
-        self._forward("on_epoch_begin", epoch - self._first_epoch, logs)
+        self._stopped = False
+        if not self.lottery.begin_epoch(epoch):
+            self._forward("on_epoch_begin", epoch - self._first_epoch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.lottery.end_epoch(epoch, logs)
-        stopped_before = self.model.stop_training
         self._forward("on_epoch_end", epoch - self._first_epoch, logs)
-        if self.model.stop_training and not stopped_before:
+        if self._stopped:
             self.model.stop_training = False
             self.lottery.end_round()
 
@@ -347,5 +397,8 @@ class PerRound(keras.callbacks.Callback):
         self._forward("on_test_batch_end", batch, logs)
 
     def _forward(self, event: str, *args: Any) -> None:
+        """Passes the event on, and notes whether the callback asks to stop training."""
         if self._callback is not None:
+            before = self.model.stop_training
             getattr(self._callback, event)(*args)
+            self._stopped |= bool(self.model.stop_training) and not before

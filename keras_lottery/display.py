@@ -16,7 +16,7 @@ class RoundTable:
     """
 
     def __init__(self, verbose: int = 1, console: Console | None = None):
-        self._console = console or Console(quiet=not verbose)
+        self._console = (console or Console()) if verbose else Console(quiet=True)
         self._widths: dict[str, int] = {}
 
     def add(self, row: Mapping[str, str]) -> None:
@@ -28,4 +28,9 @@ class RoundTable:
 
     def _print(self, row: Mapping[str, str], style: str | None = None) -> None:
         line = "  ".join(row.get(name, "-").rjust(width) for name, width in self._widths.items())
-        self._console.print(line, style=style, highlight=False, soft_wrap=True)
+        say(self._console, line, style)
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Prints `text` as it is: paths and names are not read as markup."""
+    console.print(text, style=style, highlight=False, soft_wrap=True, markup=False, emoji=False)

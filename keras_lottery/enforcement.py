@@ -14,8 +14,9 @@ inside a step, three things make that step one of the network without those weig
    included, after the step. A user's own constraint is kept between two maskings.
 
 Masks are bool variables, one byte a weight, read by the compiled step: `update`
-assigns them and nothing is traced again. What a user writes into pruned weights by
-hand (`load_weights`, `set_weights`) is zeroed at the next `fit`. A loop that calls
+assigns them and nothing is traced again. What the model's `load_weights` and
+`set_weights` write is masked at once, what else writes into a variable at the next `fit`.
+A loop that calls
 `optimizer.apply` itself is exact too if the optimizer is the model's or is passed to
 `enforce`, and if its `tf.function` is traced after `enforce`.
 """
@@ -47,6 +48,7 @@ _KEEPS_ZEROS = (
     keras.optimizers.Lamb,
 )
 
+_HOOKS = ("make_train_function", "set_weights", "load_weights")
 _enforced: "weakref.WeakKeyDictionary[keras.Model, Enforcement]" = weakref.WeakKeyDictionary()
 
 
@@ -173,7 +175,8 @@ class Enforcement:
             variable.constraint = self._constraints[path]
         if model is not None and _enforced.get(model) is self:
             del _enforced[model]
-            del model.make_train_function
+            for name in _HOOKS:
+                delattr(model, name)
             model.train_function = None
 
     def __enter__(self) -> "Enforcement":
@@ -213,16 +216,25 @@ class Enforcement:
         return {p: slots.get(id(v), {}) for p, v in self._variables.items()}
 
     def _hook(self, model: keras.Model) -> None:
-        """`fit` asks for the train function first: the moment to meet a new optimizer."""
-        make = type(model).make_train_function
+        """Meets a new optimizer when `fit` asks for its step; masks what users write."""
+        make, model_ref = type(model).make_train_function, self._model
 
         def make_train_function(force: bool = False) -> Any:
             if not self.follow():
                 self.remask()
             return make(model_ref(), force)
 
-        model_ref = self._model
+        def then_masked(write: Callable[..., Any]) -> Callable[..., Any]:
+            def write_masked(*args: Any, **kwargs: Any) -> Any:
+                result = write(model_ref(), *args, **kwargs)
+                self.remask()
+                return result
+
+            return write_masked
+
         model.make_train_function = make_train_function
+        model.set_weights = then_masked(type(model).set_weights)
+        model.load_weights = then_masked(type(model).load_weights)
 
     def _wrap(self, optimizer: keras.Optimizer) -> None:
         apply = optimizer.apply

@@ -2,14 +2,14 @@
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from keras_lottery.display import RoundTable
 from keras_lottery.scopes import NotFiniteError
-from keras_lottery.search import Search, Settings
+from keras_lottery.search import Search, Settings, check_integer
 from keras_lottery.tickets import Ticket
 
 Logs = dict[str, Any]
@@ -25,38 +25,38 @@ class RoundClock(keras.callbacks.Callback):
 
     It takes the snapshot at the rewind point, adds `round` and `density` to the logs,
     and lets a rewound round train from step k to T: the epochs that lie before k are
-    left out, and the one that contains k is cut short so that it ends where it ended in
-    the first round. A step is an optimizer update; batches are not counted.
+    left out, and the one that contains k is cut short, so that it ends at the step at
+    which it ended in round 0. A step is an optimizer update; batches are not counted.
 
     Args:
         search: The `Search` that the round belongs to.
-        n_epochs: How many epochs a full round has; `None`: as many as `fit` is asked for.
+        n_epochs: How many epochs a full round has; `None`: as many as round 0 had.
     """
 
     def __init__(self, search: Search, n_epochs: int | None = None):
         super().__init__()
         self.search = search
         self.n_epochs = n_epochs
+        self.set_model(search.model)
+        self.set_params({})
         self.start()
 
     def start(self) -> None:
         """The round begins now."""
-        search = self.search
         self.began = time.monotonic()
-        self.start_step = search.step
+        self.start_step = self.search.step
         self.logs: list[Logs] = []
-        self.skipped = 0
-        self._cut_at: int | None = None
-        if search.rewinds and search.round > 0 and search.steps_per_epoch:
-            k, per_epoch = search.settings.rewind_steps, search.steps_per_epoch
-            self.skipped = k // per_epoch
-            if k % per_epoch:
-                self._cut_at = (self.skipped + 1) * per_epoch
+        k = self.search.settings.rewind_steps
+        rewound = k > 0 and self.search.round > 0
+        self.skipped = sum(end <= k for end in self.search.epoch_ends) if rewound else 0
+        inside = rewound and k not in self.search.epoch_ends
+        self._cut_at = self.search.epoch_ends[self.skipped] if inside else None
 
     @property
     def over(self) -> bool:
         """Whether the round has trained all of its epochs."""
-        return self.n_epochs is not None and len(self.logs) + self.skipped >= self.n_epochs
+        n = self.n_epochs or (len(self.search.epoch_ends) if self.search.round else None)
+        return n is not None and len(self.logs) + self.skipped >= n
 
     def finish(self) -> None:
         """Records the round. Raises `NotFiniteError` as `Search.finish_round`."""
@@ -66,19 +66,18 @@ class RoundClock(keras.callbacks.Callback):
         self.search.finish_round(last, best_epoch(self.logs), steps, seconds)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        search = self.search
-        if search.snapshot is None:
-            self._reach_rewind_point(search)
-        elif self._cut_at is not None and search.step >= self._cut_at:
-            self.model.stop_training = _Cut()
+        if self.search.snapshot is None:
+            self._reach_rewind_point(self.search)
+        elif self._cut_at is not None and self.search.step >= self._cut_at:
+            self.model.stop_training = self.model.stop_training or _Cut()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.annotate(logs)
         if isinstance(self.model.stop_training, _Cut):
             self.model.stop_training = False
         self._cut_at = None
-        if not self.search.steps_per_epoch:
-            self.search.steps_per_epoch = self.search.step - self.start_step
+        if self.search.round == 0:
+            self.search.epoch_ends.append(self.search.step)
         self.logs.append(dict(logs or {}))
 
     def annotate(self, logs: Logs | None) -> None:
@@ -98,25 +97,33 @@ class RoundClock(keras.callbacks.Callback):
             )
 
 
-def check_rewind_step(settings: Settings, model: keras.Model, params: Mapping[str, Any]) -> None:
+def check_rewind_step(
+    settings: Settings, model: keras.Model, batches: int | None, epochs: int
+) -> None:
     """Raises, before training, if no pause of `fit` falls on the rewind point.
 
     Args:
         settings: The search's settings.
         model: The compiled model.
-        params: `callback.params` of the fit: `steps` is the batches an epoch, or `None`.
+        batches: Batches of an epoch, or `None` if Keras does not know them.
+        epochs: Epochs of a round.
     """
     k, n = settings.rewind_steps, int(getattr(model, "steps_per_execution", 1) or 1)
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    micro = getattr(inner, "gradient_accumulation_steps", None) or 1
-    if (k * micro) % n:
+    batches_a_step = getattr(inner, "gradient_accumulation_steps", None) or 1
+    micro = k * batches_a_step
+    if micro % n:
         raise ValueError(
             f"`rewind_steps={k}` is not a multiple of `steps_per_execution={n}`: between two "
             "pauses nothing can be copied. Choose a multiple, or compile with another "
             "`steps_per_execution`."
         )
-    batches = params.get("steps")
-    if k and batches and (k * micro) % batches and batches % n:
+    if k and batches and micro >= batches * epochs:
+        raise ValueError(
+            f"`rewind_steps={k}` lies at or beyond the end of a round, which has "
+            f"{batches * epochs // batches_a_step} steps. Rewind to an earlier one or train longer."
+        )
+    if batches and micro % batches and batches % n:
         raise ValueError(
             f"`rewind_steps={k}` lies inside an epoch of {batches} batches, and "
             f"`steps_per_execution={n}` does not divide those: a rewound round could not end its "
@@ -135,19 +142,15 @@ def best_epoch(logs: list[Logs]) -> int | None:
 class _LoopClock(RoundClock):
     """The clock of one call of the user's `train`."""
 
-    def __init__(self, search: Search):
-        super().__init__(search)
-        self._first_epoch: int | None = None
+    _running = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        batches, epochs = self.params.get("steps"), self.params.get("epochs") or 1
+        check_rewind_step(self.search.settings, self.model, batches, epochs)
         self.search.meet_optimizer()
-        check_rewind_step(self.search.settings, self.model, self.params)
-        self.start()
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        if self._first_epoch is None:
-            self._first_epoch = epoch
-            self.n_epochs = self.params.get("epochs", 0) - epoch
+        if not self._running:
+            self.start()
+        self._running = True
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         super().on_epoch_end(epoch, logs)
@@ -212,6 +215,7 @@ def find_ticket(
             if index:
                 search.next_round()
             clock = _LoopClock(search)
+            model.stop_training = False
             train(model, [clock])
             clock.finish()
             add_row(table, search)
@@ -244,16 +248,18 @@ def train_ticket(search: Search, ticket: Ticket, train: Train) -> list[Logs]:
 
 def check_rounds(settings: Settings, rounds: int | None) -> int:
     """The number of rounds, agreed with the schedule. Raises `ValueError` if it is none."""
-    agreed = settings.prune_fraction.check(rounds)  # type: ignore[union-attr]
-    if agreed is None or isinstance(agreed, bool) or int(agreed) != agreed or agreed < 1:
-        raise ValueError(f"`rounds` must be an integer of at least 1. Received: {rounds}")
+    if rounds is not None:
+        check_integer("rounds", rounds, least=1)
+    agreed: Any = settings.prune_fraction.check(rounds)  # type: ignore[union-attr]
+    check_integer("rounds", agreed, least=1)
     return int(agreed)
 
 
 def add_row(table: RoundTable, search: Search) -> None:
     """Prints the round that finished last."""
     last = search.rounds[-1]
-    shown = [name for name in last.metrics if name != "learning_rate"][:6]
+    numbers = [name for name, value in last.metrics.items() if isinstance(value, float)]
+    shown = [name for name in numbers if name != "learning_rate"][:6]
     table.add(
         {
             "round": str(last.index),

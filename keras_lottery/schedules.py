@@ -200,7 +200,7 @@ def resolve(schedule: ScheduleLike) -> Schedule:
         number = float(schedule)  # type: ignore[arg-type]
     except TypeError:
         raise ValueError(
-            "`prune_fraction` must be a fraction in (0, 1) or a schedule: a sequence of densities, a "
-            f"callable `round -> density` or a tfmot PruningSchedule. Received: {schedule!r}"
+            "`prune_fraction` must be a fraction in (0, 1) or a schedule: a sequence of densities, "
+            f"a callable `round -> density` or a tfmot PruningSchedule. Received: {schedule!r}"
         ) from None
     return Fraction(number)

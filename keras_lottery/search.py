@@ -5,6 +5,7 @@ search knows between rounds. `loop.find_ticket` drives it from a loop, `LotteryC
 from inside `model.fit`.
 """
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
@@ -22,6 +23,14 @@ from keras_lottery.tickets import Ticket
 
 REWIND = ("weights", "learning_rate", "none")
 Rewind = Literal["weights", "learning_rate", "none"]
+
+
+def check_integer(name: str, value: Any, least: int | None = None) -> None:
+    """Raises a `ValueError` unless `value` is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"`{name}` must be an integer. Received: {value!r}")
+    if least is not None and value < least:
+        raise ValueError(f"`{name}` must be at least {least}. Received: {value}")
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.rewind not in REWIND:
             raise ValueError(f"`rewind` must be one of {REWIND}. Received: {self.rewind!r}")
-        if isinstance(self.rewind_steps, bool) or int(self.rewind_steps) != self.rewind_steps:
-            raise ValueError(f"`rewind_steps` must be an integer. Received: {self.rewind_steps}")
+        check_integer("rewind_steps", self.rewind_steps)
         if self.rewind_steps < 0 or (self.rewind_steps and self.rewind == "none"):
             raise ValueError(
                 "`rewind_steps` counts optimizer steps from the start, so it is at least 0, and "
@@ -76,9 +84,9 @@ class Round:
         index: 0 for the dense round.
         density: Alive over prunable weights while it trained, in (0, 1].
         layer_density: The same by path.
-        metrics: The logs of its last epoch.
-        best_epoch: Epoch of the round (from 0) with the lowest `val_loss`, else `loss`;
-            `None` without either.
+        metrics: The logs of its last epoch: floats, or lists for metrics that are vectors.
+        best_epoch: Index, from 0, among the epochs that the round trained, of the lowest
+            `val_loss`, else `loss`; `None` without either.
         steps: Optimizer steps it trained.
         seconds: Wall time.
     """
@@ -86,7 +94,7 @@ class Round:
     index: int
     density: float
     layer_density: dict[Path, float]
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     best_epoch: int | None = None
     steps: int = 0
     seconds: float = 0.0
@@ -127,6 +135,7 @@ class Search:
     Attributes:
         rounds: List of `Round`, finished ones only.
         stopped: Why the search ended before its last round, or `None`.
+        epoch_ends: The step at which each epoch of round 0 ended.
     """
 
     def __init__(self, model: keras.Model, settings: Settings, n_rounds: int):
@@ -135,7 +144,7 @@ class Search:
         self.n_rounds = n_rounds
         self.rounds: list[Round] = []
         self.stopped: str | None = None
-        self.steps_per_epoch = 0
+        self.epoch_ends: list[int] = []
         self.snapshot: Snapshot | None = None
         self._variables = weights.prunable(model, settings.filters)
         shapes = {p: tuple(v.shape) for p, v in self._variables.items()}
@@ -147,8 +156,10 @@ class Search:
         self._trained: dict[Path, Array] = {}
         self._first_step = steps_done(model)
         self._optimizer = getattr(model, "optimizer", None)
+        self._start: Snapshot | None = Snapshot.take(model)
         if settings.rewind_steps == 0:
-            self.take_snapshot()
+            self.snapshot = self._start
+        self._check_scope()
         self._begin_round()
 
     @property
@@ -172,7 +183,12 @@ class Search:
         return self.settings.rewind != "none"
 
     def take_snapshot(self) -> None:
-        """Copies the state at the rewind point."""
+        """Copies the state at the rewind point.
+
+        Raises:
+            NotFiniteError: If it holds NaN or Inf; the model is then set back to the start.
+        """
+        self.trained_weights()
         self.snapshot = Snapshot.take(self.model, self.settings.rewind_steps)
 
     def remask(self) -> None:
@@ -198,8 +214,8 @@ class Search:
         self._optimizer = optimizer
         if self.round == 0:
             self._first_step = steps_done(self.model)
-            if self.snapshot is not None:
-                self.snapshot.optimizer = optimizer_state(self.model)
+            if self._start is not None:
+                self._start.optimizer = optimizer_state(self.model)
         elif self.rewinds and self.snapshot is not None:
             self.snapshot.restore_optimizer(self.model, self.masks)
 
@@ -252,12 +268,13 @@ class Search:
             index=self.round,
             density=self.density,
             layer_density=mask_ops.layer_density(self.masks),
-            metrics={k: float(v) for k, v in metrics.items() if k not in ("round", "density")},
+            metrics={k: _plain(v) for k, v in metrics.items() if k not in ("round", "density")},
             best_epoch=best_epoch,
             steps=steps,
             seconds=seconds,
         )
         self.rounds.append(done)
+        self._start = None
         return done
 
     def ticket(self, round: int | None = None) -> Ticket:
@@ -282,6 +299,12 @@ class Search:
         paths = [p for p in weights.all_weights(self.model) if p in source]
         return Ticket(start.masks(), {p: source[p] for p in paths}, self._metadata(done))
 
+    def _check_scope(self) -> None:
+        """A scope that fits no path fails here, before training, on scores of zero."""
+        masks = {p: self.masks[p] for p in self._variables}
+        zeros = {p: np.broadcast_to(np.float32(0), m.shape) for p, m in masks.items()}
+        self.settings.scope(zeros, masks, schedules_.keep_density(1.0))  # type: ignore[operator]
+
     def _metadata(self, done: Round) -> dict[str, Any]:
         return {
             "round": done.index,
@@ -296,7 +319,8 @@ class Search:
         if self.snapshot is None:
             raise ValueError(
                 f"The rewind point, step {self.settings.rewind_steps}, was not reached: the first "
-                f"round trained {self.step} steps. Train longer or rewind earlier."
+                f"round trained {self.step} steps. Train longer or rewind earlier; a training loop "
+                "of your own must call its callbacks."
             )
         return {p: self.snapshot.variables[p] for p in self._variables}
 
@@ -313,8 +337,9 @@ class Search:
             self.snapshot.restore_optimizer(self.model, self.masks)
 
     def _begin_round(self) -> None:
-        keeps_training = self.settings.rewind != "weights" and bool(self._tickets)
-        values = weights.read(weights.all_weights(self.model)) if keeps_training else None
+        rewound = self.settings.rewind == "weights"
+        at_snapshot = rewound or (not self._tickets and self.settings.rewind_steps == 0)
+        values = None if at_snapshot else weights.read(weights.all_weights(self.model))
         self._tickets.append(_Start.of(self.masks, values))
 
     def set_back(self) -> None:
@@ -324,16 +349,22 @@ class Search:
 
     def _give_up(self, error: NotFiniteError) -> NoReturn:
         """Leaves the model as the last good round left it, and says so."""
+        source = self.snapshot
         if self.rounds:
             self.masks = self._tickets[self.rounds[-1].index].masks()
-        elif self.snapshot is not None:
-            self._trained = self.snapshot.variables
-        if self.snapshot is not None:
-            self.snapshot.restore_optimizer(self.model)
+        elif self._start is not None:
+            self._trained, source = self._start.variables, self._start
+        if source is not None:
+            source.restore_optimizer(self.model)
         self.set_back()
         kept = f"round {self.rounds[-1].index}" if self.rounds else "the start"
         self.stopped = f"{error} in round {self.round}; the search stopped and kept {kept}."
         raise NotFiniteError(self.stopped) from error
+
+
+def _plain(value: Any) -> Any:
+    """A metric as a float, or a list of them."""
+    return np.asarray(value, float).tolist()
 
 
 @dataclass

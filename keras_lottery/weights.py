@@ -114,10 +114,10 @@ def prunable(model: keras.Model, filters: Filters | None = None) -> Variables:
     candidates = {p: v for p, v in all_variables(model).items() if id(v) in trainable}
     chosen = {p: v for p, v in candidates.items() if _selector(model, filters)(p, v)}
     if not chosen:
-        what = "By default nothing" if filters is None else f"`filters={filters!r}` selects nothing"
+        what = "nothing" if filters is None else f"`filters={filters!r}` selects nothing that"
         raise ValueError(
-            f"{what} in the model {model.name!r} can be pruned. "
-            f"Its trainable variables are: {list(candidates)}"
+            f"In the model {model.name!r} {what} can be pruned. Its trainable variables are: "
+            f"{list(candidates)}"
         )
     return chosen
 

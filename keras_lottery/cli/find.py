@@ -58,7 +58,7 @@ _REWIND_TO = flags.DEFINE_string(
     "rewind_to", _DEFAULT.rewind_to, "The rewind point: 500it (optimizer steps) or 2ep (epochs)."
 )
 _OPTIMIZER = flags.DEFINE_enum(
-    "optimizer", _DEFAULT.optimizer, runner.OPTIMIZERS, "momentum is SGD with momentum 0.9."
+    "optimizer", _DEFAULT.optimizer, list(runner.OPTIMIZERS), "momentum is SGD with momentum 0.9."
 )
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", _DEFAULT.learning_rate, "Learning rate.")
 _BATCH_SIZE = flags.DEFINE_integer(

@@ -40,8 +40,11 @@ def _run(module_name: str, program: str, arguments: list[str]) -> int:
         if rest:
             raise ValueError(f"Unexpected arguments: {rest}")
         module.main()
+    except flags.UnrecognizedFlagError as error:
+        known = sorted(f.name for f in flags.FLAGS.get_key_flags_for_module(module_name))
+        return _fail(program, f"{error}\nThe flags are: {', '.join('--' + k for k in known)}")
     except flags.Error as error:
-        return _fail(program, f"{error}")
+        return _fail(program, str(error))
     except (ValueError, ImportError) as error:
         return _fail(program, str(error))
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from keras_lottery.display import RoundTable
+from keras_lottery.display import RoundTable, say
 
 _QUIET_SECONDS = 20
 
@@ -45,7 +45,7 @@ class Live:
 
     def say(self, text: str) -> None:
         """Prints a sentence."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        say(self.console, text)
 
     def start(self, title: str, epochs: int) -> None:
         """A new part of the run begins: `epochs` trainings of an epoch."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 Builder = Callable[[tuple[int, ...], int], keras.Model]
@@ -56,7 +57,7 @@ def resolve(name: str) -> Builder:
     if name in NAMED:
         return NAMED[name]
     module, _, function = name.partition(":")
-    if not function:
+    if not (module and function):
         raise ValueError(
             f"Unknown model {name!r}. Expected one of {sorted(NAMED)} or `module:function`, a "
             "function `(input_shape, classes) -> keras.Model`."
@@ -65,6 +66,26 @@ def resolve(name: str) -> Builder:
         sys.path.insert(0, os.getcwd())
     try:
         found: Any = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError, TypeError, ValueError) as error:
         raise ValueError(f"Cannot load the model {name!r}: {error}") from error
+    if not callable(found):
+        raise ValueError(f"Cannot load the model {name!r}: it is {found!r}, not a function.")
     return found  # type: ignore[no-any-return]
+
+
+def build(name: str, input_shape: tuple[int, ...], classes: int) -> keras.Model:
+    """The model of a name for data of that shape, checked.
+
+    Raises:
+        ValueError: If the builder gives no built Keras model with an output a class.
+    """
+    model = resolve(name)(input_shape, classes)
+    if not isinstance(model, keras.Model) or not model.built:
+        raise ValueError(f"The model {name!r} must be a built Keras model. Received: {model!r}")
+    outputs = model(np.zeros((1, *input_shape), np.float32)).shape
+    if len(outputs) != 2 or outputs[-1] < classes:
+        raise ValueError(
+            f"The model {name!r} must give one logit for each of {classes} classes. Received: "
+            f"an output of shape {tuple(outputs)}."
+        )
+    return model

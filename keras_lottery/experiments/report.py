@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ def verdicts(records: Records, n_test: int) -> list[Verdict]:
     >>> verdicts(rows, n_test=500)[0].sentence()
     'ticket: within 0.9 points of the dense accuracy down to 50.0% density, below from 25.0% on'
     """
+    if not records:
+        return []
     dense = _dense(records)
     margin = math.sqrt(2 * max(dense * (1 - dense), 1e-9) / n_test)
     found = []
@@ -112,16 +115,10 @@ def write(store: Store) -> None:
 
 def plot(records: Records, title: str) -> bytes:
     """Accuracy and early stop against density, as a PNG."""
-    import io
+    from matplotlib.figure import Figure
 
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (top, bottom) = plt.subplots(
-        2, 1, sharex=True, figsize=(7, 7), height_ratios=(3, 2), layout="constrained"
-    )
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for (kind, rows), colour in zip(by_kind(records).items(), _COLOURS, strict=False):
         density = [100 * r["density"] for r in rows]
         accuracy = [100 * r["early_stop_test_accuracy"] for r in rows]
@@ -129,7 +126,8 @@ def plot(records: Records, title: str) -> bytes:
         top.plot(density, accuracy, **style)
         bottom.plot(density, [r["early_stop_epoch"] for r in rows], **style)
     top.axhline(100 * _dense(records), color="grey", linestyle="--", label="dense")
-    top.set(ylabel="test accuracy at early stop, %", title=title)
+    top.set_title(title, parse_math=False)
+    top.set(ylabel="test accuracy at early stop, %")
     bottom.set(ylabel="early-stop epoch", xlabel="density, % of weights alive", xscale="log")
     densities = [100 * r["density"] for r in by_kind(records)["ticket"]]
     bottom.set_xlim(max(densities) * 1.1, min(densities) / 1.1)
@@ -140,8 +138,7 @@ def plot(records: Records, title: str) -> bytes:
         axes.grid(alpha=0.3)
     top.legend()
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=120)
-    plt.close(figure)
+    figure.savefig(buffer, dpi=120, format="png")
     return buffer.getvalue()
 
 

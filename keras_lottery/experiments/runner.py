@@ -10,15 +10,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lottery import controls, scopes, versions
+from keras_lottery import controls, scopes, versions, weights
 from keras_lottery.experiments import datasets, models, report
 from keras_lottery.experiments.live import Live
 from keras_lottery.experiments.store import Store
-from keras_lottery.loop import find_ticket, train_ticket
-from keras_lottery.search import Search
+from keras_lottery.loop import check_rewind_step, check_rounds, find_ticket, train_ticket
+from keras_lottery.search import Search, Settings, check_integer
 from keras_lottery.tickets import Ticket
 
-OPTIMIZERS = ("adam", "adamw", "sgd", "momentum", "rmsprop", "lion", "lamb", "muon")
+OPTIMIZERS: dict[str, Callable[[float], keras.Optimizer]] = {
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "sgd": keras.optimizers.SGD,
+    "momentum": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
+    "rmsprop": keras.optimizers.RMSprop,
+    "lion": keras.optimizers.Lion,
+    "lamb": keras.optimizers.Lamb,
+    "muon": keras.optimizers.Muon,
+}
 SCOPES = ("layerwise", "global", "erk")
 _EVALUATION_BATCH = 2500
 
@@ -64,7 +73,7 @@ def run(config: Config, folder: str, live: Live) -> Store:
     store = Store.create(folder, {**asdict(config), **job.facts(), "versions": versions.versions()})
     try:
         search = job.search(store)
-        for name in config.controls:
+        for name in dict.fromkeys(config.controls):
             for done in search.rounds[1:]:
                 job.control(store, search, name, done.index)
     except KeyboardInterrupt:
@@ -73,6 +82,8 @@ def run(config: Config, folder: str, live: Live) -> Store:
     finally:
         if store.records():
             report.write(store)
+    if not search.rounds:
+        raise ValueError(f"No round finished: {search.stopped}")
     return store
 
 
@@ -94,7 +105,7 @@ class _Job:
         self.epochs = config.epochs or 1
         self._tensors = tuple(tf.constant(a) for a in self.data.train)
         self.rewind_steps = parse_steps(config.rewind_to, self.batches)
-        self.model = models.resolve(config.model)(self.data.input_shape, self.data.classes)
+        self.model = models.build(config.model, self.data.input_shape, self.data.classes)
         self.model.compile(
             make_optimizer(config.optimizer, config.learning_rate),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -102,6 +113,24 @@ class _Job:
             steps_per_execution=steps_per_execution(self.batches, self.rewind_steps),
         )
         self.evaluate = _Evaluation(self.model, self.data)
+        self.options = self._options()
+        settings = Settings(**self.options)
+        check_rounds(settings, config.rounds)
+        check_rewind_step(settings, self.model, self.batches, self.epochs)
+        weights.prunable(self.model)
+
+    def _options(self) -> dict[str, Any]:
+        """The arguments of the search."""
+        x, y = self.data.train
+        return {
+            "prune_fraction": self.config.prune_fraction,
+            "rewind": self.config.rewind,
+            "rewind_steps": self.rewind_steps,
+            "scope": make_scope(self.config),
+            "criterion": self.config.criterion,
+            "data": (x[: self.config.batch_size], y[: self.config.batch_size]),
+            "seed": self.config.seed,
+        }
 
     def facts(self) -> dict[str, Any]:
         sizes = [len(part[0]) for part in (self.data.train, self.data.validation, self.data.test)]
@@ -128,16 +157,12 @@ class _Job:
             rounds=config.rounds,
             verbose=0,
             on_round=on_round,
-            prune_fraction=config.prune_fraction,
-            rewind=config.rewind,
-            rewind_steps=self.rewind_steps,
-            scope=make_scope(config),
-            criterion=config.criterion,
-            data=(self.data.train[0][: config.batch_size], self.data.train[1][: config.batch_size]),
-            seed=config.seed,
+            **self.options,
         )
         if search.stopped and "interrupted" in search.stopped:
             raise KeyboardInterrupt
+        if search.stopped:
+            self.live.say(search.stopped)
         return search
 
     def control(self, store: Store, search: Search, name: str, round: int) -> None:
@@ -157,7 +182,7 @@ class _Job:
 
         def train(model: keras.Model, callbacks: list[keras.callbacks.Callback]) -> Any:
             seed = _seed(self.config.seed, *key, next(calls))
-            watch = [*callbacks, self.evaluate, self.live.callback()]
+            watch = [self.evaluate, *callbacks, self.live.callback()]
             data = batches(self._tensors, self.config.batch_size, seed)
             return model.fit(data, epochs=self.epochs, shuffle=False, verbose=0, callbacks=watch)
 
@@ -165,7 +190,8 @@ class _Job:
 
     def _record(self, store: Store, kind: str, round: int, density: float, seconds: float) -> None:
         curve = self.evaluate.curve
-        best = int(np.argmin([e["val_loss"] for e in curve]))
+        losses = np.array([e["val_loss"] for e in curve])
+        best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
         record = {
             "kind": kind,
             "round": round,
@@ -254,11 +280,9 @@ def make_optimizer(name: str, learning_rate: float) -> keras.Optimizer:
     """A Keras optimizer by its lower-case name; `momentum` is SGD with momentum 0.9."""
     if name not in OPTIMIZERS:
         raise ValueError(f"`optimizer` must be one of {list(OPTIMIZERS)}. Received: {name!r}")
-    if not learning_rate > 0:
-        raise ValueError(f"`learning_rate` must be above 0. Received: {learning_rate}")
-    if name == "momentum":
-        return keras.optimizers.SGD(learning_rate, momentum=0.9)
-    return keras.optimizers.get({"class_name": name, "config": {"learning_rate": learning_rate}})
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"`learning_rate` must be above 0 and finite. Received: {learning_rate}")
+    return OPTIMIZERS[name](learning_rate)
 
 
 def make_scope(config: Config) -> scopes.Scope:
@@ -270,8 +294,8 @@ def make_scope(config: Config) -> scopes.Scope:
 
 def _check(config: Config) -> None:
     for name in ("rounds", "epochs", "batch_size"):
-        if (getattr(config, name) or 1) < 1:
-            raise ValueError(f"`{name}` must be at least 1. Received: {getattr(config, name)}")
+        if getattr(config, name) is not None:
+            check_integer(name, getattr(config, name), least=1)
     unknown = [c for c in config.controls if c not in controls.NAMED]
     if unknown:
         raise ValueError(f"Unknown controls {unknown}. Expected: {sorted(controls.NAMED)}")
@@ -296,6 +320,6 @@ def _seed(*key: Any) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0] % 2**31)
 
 
-def round_(value: float) -> float:
-    """Six digits are enough for a log."""
-    return float(f"{value:.6g}")
+def round_(value: float) -> float | None:
+    """Six digits are enough for a log; JSON has no NaN."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
