@@ -19,7 +19,7 @@ from keras_lottery.enforcement import density, enforce
 from keras_lottery.loop import find_ticket
 from keras_lottery.pruning import prune
 from keras_lottery.scopes import NotFiniteError
-from keras_lottery.search import Round, Search
+from keras_lottery.search import Round, Search, SearchStoppedError
 from keras_lottery.summary import summary
 from keras_lottery.tickets import Ticket
 from keras_lottery.versions import __version__
@@ -31,6 +31,7 @@ __all__ = [
     "PerRound",
     "Round",
     "Search",
+    "SearchStoppedError",
     "Ticket",
     "__version__",
     "controls",

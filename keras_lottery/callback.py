@@ -11,8 +11,14 @@ from keras_lottery import criteria, scopes, weights
 from keras_lottery.display import RoundTable
 from keras_lottery.loop import Logs, RoundClock, add_row, check_rewind_step, check_rounds
 from keras_lottery.schedules import ScheduleLike
-from keras_lottery.scopes import NotFiniteError
-from keras_lottery.search import Rewind, Round, Search, Settings, check_integer
+from keras_lottery.search import (
+    Rewind,
+    Round,
+    Search,
+    SearchStoppedError,
+    Settings,
+    check_integer,
+)
 from keras_lottery.tickets import Ticket
 
 
@@ -149,7 +155,7 @@ class LotteryCallback(keras.callbacks.Callback):
         if self._clock is not None:
             try:
                 self._clock.on_train_batch_end(batch, logs)
-            except NotFiniteError as error:
+            except SearchStoppedError as error:
                 self._abort(error)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
@@ -213,7 +219,7 @@ class LotteryCallback(keras.callbacks.Callback):
         if clock.logs and self.search.stopped is None:
             try:
                 self._finish_round(clock, finalize=False)
-            except NotFiniteError as error:
+            except SearchStoppedError as error:
                 self._abort(error)
         if self.search.stopped is not None:  # Keras finishes the batch it is about to train
             self.search.set_back()
@@ -262,7 +268,7 @@ class LotteryCallback(keras.callbacks.Callback):
         try:
             self._finish_round(clock)
             search.next_round()
-        except NotFiniteError as error:
+        except SearchStoppedError as error:
             self._abort(error)
             return
         self._round_over = False
@@ -290,10 +296,10 @@ class LotteryCallback(keras.callbacks.Callback):
         if not all(np.isfinite(value).all() for value in clock.logs[-1].values()):
             try:
                 clock.search.trained_weights()
-            except NotFiniteError as error:
+            except SearchStoppedError as error:
                 self._abort(error)
 
-    def _abort(self, error: NotFiniteError) -> None:
+    def _abort(self, error: SearchStoppedError) -> None:
         warnings.warn(str(error), RuntimeWarning, stacklevel=2)
         self.model.stop_training = True
         if self.search is not None and self._clock is not None:

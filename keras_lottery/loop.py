@@ -8,8 +8,7 @@ from typing import Any
 import keras
 
 from keras_lottery.display import RoundTable
-from keras_lottery.scopes import NotFiniteError
-from keras_lottery.search import Search, Settings, check_integer
+from keras_lottery.search import Search, SearchStoppedError, Settings, check_integer
 from keras_lottery.tickets import Ticket
 
 Logs = dict[str, Any]
@@ -59,7 +58,7 @@ class RoundClock(keras.callbacks.Callback):
         return n is not None and len(self.logs) + self.skipped >= n
 
     def finish(self) -> None:
-        """Records the round. Raises `NotFiniteError` as `Search.finish_round`."""
+        """Records the round. Raises `SearchStoppedError` as `Search.finish_round`."""
         last = self.logs[-1] if self.logs else {}
         steps = self.search.step - self.start_step
         seconds = time.monotonic() - self.began
@@ -221,7 +220,7 @@ def find_ticket(
             add_row(table, search)
             if on_round is not None:
                 on_round(search)
-    except NotFiniteError as error:
+    except SearchStoppedError as error:
         warnings.warn(str(error), RuntimeWarning, stacklevel=2)
     except KeyboardInterrupt:
         if not search.rounds:

@@ -100,6 +100,10 @@ class Round:
     seconds: float = 0.0
 
 
+class SearchStoppedError(ValueError):
+    """The search cannot go on (NaN in the weights, say); the last good round was kept."""
+
+
 def prune_round(state: criteria.State, settings: Settings, round: int, step: int = 0) -> Masks:
     """The masks of `round`, from the weights that the round before trained.
 
@@ -186,7 +190,7 @@ class Search:
         """Copies the state at the rewind point.
 
         Raises:
-            NotFiniteError: If it holds NaN or Inf; the model is then set back to the start.
+            SearchStoppedError: If it holds NaN or Inf; the model is then set back to the start.
         """
         self.trained_weights()
         self.snapshot = Snapshot.take(self.model, self.settings.rewind_steps)
@@ -223,7 +227,8 @@ class Search:
         """Prunes by the trained weights, rewinds, and begins the next round.
 
         Raises:
-            NotFiniteError: If scores hold NaN or Inf; masks and weights are then kept.
+            SearchStoppedError: If criterion, schedule or scope fail, as they do on NaN; the
+                model is then set back to the last good round.
         """
         state = criteria.State(
             weights={p: self._trained[p] for p in self._variables},
@@ -235,7 +240,7 @@ class Search:
         )
         try:
             masks = prune_round(state, self.settings, self.round + 1, self._steps_so_far())
-        except NotFiniteError as error:
+        except ValueError as error:
             self._give_up(error)
         self.masks = {**self.masks, **masks}
         self._rewind()
@@ -245,7 +250,7 @@ class Search:
         """The weights as they are now.
 
         Raises:
-            NotFiniteError: If they hold NaN or Inf. The model is then set back to the last
+            SearchStoppedError: If they hold NaN or Inf. The model is then set back to the last
                 good round, or to where round 0 started.
         """
         values = weights.read(weights.all_weights(self.model))
@@ -261,7 +266,7 @@ class Search:
         """Records the round that just trained.
 
         Raises:
-            NotFiniteError: As `trained_weights`.
+            SearchStoppedError: As `trained_weights`.
         """
         self._trained = self.trained_weights()
         done = Round(
@@ -347,7 +352,7 @@ class Search:
         weights.write(weights.all_weights(self.model), self._trained)
         self._handle.update(self.masks)
 
-    def _give_up(self, error: NotFiniteError) -> NoReturn:
+    def _give_up(self, error: ValueError) -> NoReturn:
         """Leaves the model as the last good round left it, and says so."""
         source = self.snapshot
         if self.rounds:
@@ -359,7 +364,7 @@ class Search:
         self.set_back()
         kept = f"round {self.rounds[-1].index}" if self.rounds else "the start"
         self.stopped = f"{error} in round {self.round}; the search stopped and kept {kept}."
-        raise NotFiniteError(self.stopped) from error
+        raise SearchStoppedError(self.stopped) from error
 
 
 def _plain(value: Any) -> Any:

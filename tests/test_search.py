@@ -260,7 +260,7 @@ def test_a_round_that_ends_in_nan_sets_the_model_back_to_the_last_good_one(bad):
     search = Search(model, Settings(0.5), n_rounds=3)
     trained(search, [8.0, 7.0, -1.0, 9.0], bias=3.0)
     search.next_round()
-    with pytest.raises(kl.NotFiniteError, match=r"weights of .*kernel.*round 1.*kept round 0"):
+    with pytest.raises(kl.SearchStoppedError, match=r"weights of .*kernel.*round 1.*kept round 0"):
         trained(search, [bad, 0.0, 0.0, 1.0])
     assert kernel(model) == [8.0, 7.0, -1.0, 9.0]
     assert model.get_weights()[1].tolist() == [3.0]
@@ -272,7 +272,7 @@ def test_a_round_that_ends_in_nan_sets_the_model_back_to_the_last_good_one(bad):
 def test_a_first_round_that_ends_in_nan_sets_the_model_back_to_the_start():
     model = model_of([1.0, 2.0, 3.0, 4.0], [0.5])
     search = Search(model, Settings(0.5), n_rounds=3)
-    with pytest.raises(kl.NotFiniteError, match=r"round 0.*kept the start"):
+    with pytest.raises(kl.SearchStoppedError, match=r"round 0.*kept the start"):
         trained(search, [np.nan, 0.0, 0.0, 1.0])
     assert kernel(model) == [1.0, 2.0, 3.0, 4.0]
     assert search.rounds == []
@@ -281,7 +281,7 @@ def test_a_first_round_that_ends_in_nan_sets_the_model_back_to_the_start():
 def test_a_bias_that_is_not_finite_counts_too():
     model = model_of([1.0, 2.0, 3.0, 4.0])
     search = Search(model, Settings(0.5), n_rounds=3)
-    with pytest.raises(kl.NotFiniteError, match=r"bias"):
+    with pytest.raises(kl.SearchStoppedError, match=r"bias"):
         trained(search, [1.0, 2.0, 3.0, 4.0], bias=np.nan)
 
 
@@ -309,3 +309,19 @@ def test_metadata_tells_where_a_ticket_came_from():
     assert told["metrics"] == {"loss": 1.0} and told["seed"] == 3
     assert told["criterion"] == "magnitude" and told["rewind"] == "weights"
     assert {"keras", "tensorflow", "keras_lottery"} <= set(told["versions"])
+
+
+def test_a_scope_that_cannot_go_on_stops_the_search_and_keeps_its_rounds():
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(1, use_bias=False), keras.layers.Dense(1)]
+    )
+    model.compile("sgd", "mse")
+    x = np.ones((4, 3), "float32")
+    lottery = kl.LotteryCallback(1, 0.5, verbose=0)
+    with (
+        pytest.warns(RuntimeWarning, match="1 weights are to survive.*kept round 1"),
+    ):
+        history = model.fit(x, x[:, 0], epochs=5, verbose=0, callbacks=[lottery])
+    assert [r.index for r in lottery.rounds] == [0, 1]
+    assert history.history["round"][:2] == [0, 1]
+    assert kl.density(model) == lottery.ticket().density == lottery.rounds[1].density
