@@ -2,7 +2,6 @@
 
 import base64
 import io
-import itertools
 import re
 from html.parser import HTMLParser
 
@@ -48,7 +47,7 @@ def test_the_margin_is_one_standard_error_of_a_difference():
     assert other.margin == pytest.approx(0.01)
 
 
-def test_a_ticket_matches_down_to_the_density_before_its_first_fall():
+def test_a_ticket_matches_down_to_the_last_density_at_which_it_does():
     found = only(0.9, 0.92, 0.88, 0.86, 0.5)
     assert (found.kind, found.matches_to, found.falls_at) == ("ticket", 0.25, 0.125)
     assert found.sentence() == (
@@ -56,19 +55,22 @@ def test_a_ticket_matches_down_to_the_density_before_its_first_fall():
     )
 
 
-def test_a_return_after_a_fall_does_not_count_as_matching_down_to_there():
-    found = only(0.9, 0.86, 0.9)
-    assert (found.matches_to, found.falls_at) == (1.0, 0.5)
+def test_a_fall_before_a_return_is_told():
+    found = only(0.9, 0.86, 0.9, 0.8)
+    assert (found.matches_to, found.falls_at, found.exceptions) == (0.25, 0.125, 1)
+    assert found.sentence().endswith(
+        "down to 25.0% density (but for 1 denser round), below from 12.5% on"
+    )
 
 
 def test_a_ticket_that_never_falls_says_so():
     found = only(0.9, 0.9, 0.9)
     assert (found.matches_to, found.falls_at) == (0.25, None)
-    assert found.sentence().endswith("down to 25.0% density (all rounds)")
+    assert found.sentence().endswith("down to 25.0% density, the last round")
 
 
 def test_a_control_that_never_matches_says_so():
-    rows = ladder("ticket", 0.9, 0.9) + ladder("reinitialize", 0.8, 0.95, first=1)
+    rows = ladder("ticket", 0.9, 0.9) + ladder("reinitialize", 0.8, 0.85, first=1)
     _, found = report.verdicts(rows, n_test=200)
     assert (found.matches_to, found.falls_at) == (None, 0.5)
     assert found.sentence() == "reinitialize: never within 3.0 points of the dense accuracy"
@@ -93,7 +95,7 @@ def test_a_perfect_dense_network_is_matched_by_perfect_rounds_alone():
 
 @given(st.permutations(range(5)))
 def test_the_order_of_lines_does_not_matter(order):
-    rows = ladder("ticket", 0.9, 0.9, 0.88, 0.8, 0.9)
+    rows = ladder("ticket", 0.9, 0.9, 0.88, 0.8, 0.7)
     (found,) = report.verdicts([rows[i] for i in order], n_test=200)
     assert (found.matches_to, found.falls_at) == (0.25, 0.125)
 
@@ -102,8 +104,12 @@ def test_the_order_of_lines_does_not_matter(order):
 def test_verdicts_say_what_they_promise(accuracies, n_test):
     (found,) = report.verdicts(ladder("ticket", *accuracies), n_test)
     good = [a >= accuracies[0] - found.margin for a in accuracies]
-    assert found.matches_to == 0.5 ** (len(list(itertools.takewhile(bool, good))) - 1)
-    assert found.falls_at == next((0.5**i for i, ok in enumerate(good) if not ok), None)
+    assert found.matches_to == min(0.5**i for i, ok in enumerate(good) if ok)
+    assert good[0] and found.exceptions == sum(
+        not ok for i, ok in enumerate(good) if 0.5**i > found.matches_to
+    )
+    below = [0.5**i for i in range(len(good)) if 0.5**i < found.matches_to]
+    assert found.falls_at == max(below, default=None)
 
 
 def test_kinds_are_the_tickets_first_and_then_as_they_came_each_densest_first():

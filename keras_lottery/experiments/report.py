@@ -33,22 +33,26 @@ class Verdict:
         kind: `"ticket"` or the control's name.
         margin: What counts as a match: test accuracy above the dense one's minus this, one
             standard error of the difference of two accuracies on that many test images.
-        matches_to: The smallest density down to which every round matches, or `None`.
-        falls_at: The largest density at which it does not match, or `None`.
+        matches_to: The smallest density at which a round matches, or `None`.
+        falls_at: The density below it, from which on no round matches, or `None`.
+        exceptions: How many denser rounds do not match all the same.
     """
 
     kind: str
     margin: float
     matches_to: float | None
     falls_at: float | None
+    exceptions: int
 
     def sentence(self) -> str:
         """The verdict in words."""
         within = f"within {self.margin * 100:.1f} points of the dense accuracy"
         if self.matches_to is None:
             return f"{self.kind}: never {within}"
-        falls = f", below from {self.falls_at:.1%} on" if self.falls_at else " (all rounds)"
-        return f"{self.kind}: {within} down to {self.matches_to:.1%} density{falls}"
+        rounds = "round" if self.exceptions == 1 else "rounds"
+        but = f" (but for {self.exceptions} denser {rounds})" if self.exceptions else ""
+        falls = f", below from {self.falls_at:.1%} on" if self.falls_at else ", the last round"
+        return f"{self.kind}: {within} down to {self.matches_to:.1%} density{but}{falls}"
 
 
 def verdicts(records: Records, n_test: int) -> list[Verdict]:
@@ -72,15 +76,10 @@ def verdicts(records: Records, n_test: int) -> list[Verdict]:
     found = []
     for kind, rows in by_kind(records).items():
         ok = [r["early_stop_test_accuracy"] >= dense - margin for r in rows]
-        first = ok.index(False) if False in ok else len(rows)
-        found.append(
-            Verdict(
-                kind,
-                margin,
-                rows[first - 1]["density"] if first else None,
-                rows[first]["density"] if first < len(rows) else None,
-            )
-        )
+        n = len(ok) - ok[::-1].index(True) if True in ok else 0
+        matches_to = rows[n - 1]["density"] if n else None
+        falls_at = rows[n]["density"] if n < len(rows) else None
+        found.append(Verdict(kind, margin, matches_to, falls_at, ok[:n].count(False)))
     return found
 
 
