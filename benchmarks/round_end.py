@@ -14,7 +14,8 @@ import keras
 import numpy as np
 
 import keras_lottery as kl
-from keras_lottery.search import Search, Settings
+from keras_lottery.search import Search
+from keras_lottery.settings import Settings
 
 LAYERS, UNITS, REPEATS = 6, 2048, 7
 

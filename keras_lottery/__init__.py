@@ -14,13 +14,14 @@ if _keras.config.backend() != "tensorflow":
     )
 
 from keras_lottery import controls, criteria, scopes, wrappers
-from keras_lottery.callback import LotteryCallback, PerRound
-from keras_lottery.enforcement import density, enforce
+from keras_lottery.callback import LotteryCallback
+from keras_lottery.enforcement import enforce
 from keras_lottery.loop import find_ticket
+from keras_lottery.per_round import PerRound
 from keras_lottery.pruning import prune
 from keras_lottery.scopes import NotFiniteError
 from keras_lottery.search import Round, Search, SearchStoppedError
-from keras_lottery.summary import summary
+from keras_lottery.summary import density, summary
 from keras_lottery.tickets import Ticket
 from keras_lottery.versions import __version__
 from keras_lottery.wrappers import strip

@@ -102,7 +102,7 @@ class _WhenAsked(Mapping[Path, NDArray[np.floating]]):
 
 
 def _register(name: str, score: Callable[..., Any], doc: str) -> Criterion:
-    """A criterion from a function `(final, init, mask) -> score` of one weight's arrays."""
+    """A named criterion from a function `(final, init, mask) -> score` of one weight's arrays."""
 
     def criterion(state: State) -> Scores:
         return _WhenAsked(state, score)
@@ -176,18 +176,44 @@ small_init_small_final = _register(
 
 
 def random(state: State) -> Scores:
-    """Uniform scores from `state.seed`, the random-pruning control."""
+    """Uniform scores in [0, 1) from `state.seed`: random pruning, the control.
+
+    Example:
+
+    >>> weights = {"w": np.array([1.0, 2.0])}
+    >>> state = State(weights, weights, {"w": np.ones(2, bool)}, seed=1)
+    >>> bool((random(state)["w"] == random(state)["w"]).all())
+    True
+    """
     rng = np.random.default_rng(state.seed)
     return {p: rng.random(state.weights[p].shape, np.float32) for p in sorted(state.weights)}
 
 
 def gradient(state: State) -> Scores:
-    """`|dLoss/dw|` on the batch `data`. Source: 1905.01067."""
+    """`|dLoss/dw|` of the compiled loss on the batch `data`. Source: 1905.01067.
+
+    Example:
+
+    >>> gradient.needs_data
+    True
+    """
     return {p: np.abs(g) for p, g in _gradients(state).items()}
 
 
 def snip(state: State) -> Scores:
-    """`|w * dLoss/dw|` on the batch `data`, the connection sensitivity. Source: 1810.02340."""
+    """`|w * dLoss/dw|` on the batch `data`, the connection sensitivity. Source: 1810.02340.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+    >>> model.set_weights([np.array([[1.0], [1.0]])])
+    >>> model.compile(loss="mse")  # loss = (a + b)**2 = 9 at a = 1, b = 2: dLoss = 6, 12
+    >>> weights = {model.layers[0].kernel.path: model.get_weights()[0]}
+    >>> batch = (np.array([[1.0, 2.0]]), np.array([[0.0]]))
+    >>> scores = snip(State(weights, weights, {}, model, batch))
+    >>> [v.ravel().tolist() for v in scores.values()]
+    [[6.0, 12.0]]
+    """
     return {p: np.abs(g * _float(state.weights[p])) for p, g in _gradients(state).items()}
 
 

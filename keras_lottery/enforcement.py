@@ -29,7 +29,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lottery import masks as mask_ops
 from keras_lottery import weights
 from keras_lottery.masks import Masks, Path
 
@@ -323,25 +322,3 @@ def _checked(model: keras.Model, masks: Mapping[Path, Any]) -> Masks:
             )
         checked[path] = array
     return checked
-
-
-def density(model: keras.Model) -> float:
-    """Alive over all prunable weights of a model, in [0, 1].
-
-    By the enforced masks; without any, a prunable weight that is 0 counts as pruned.
-
-    Example:
-
-    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    >>> density(model)
-    1.0
-    """
-    return mask_ops.density(alive(model))
-
-
-def alive(model: keras.Model) -> Masks:
-    """The enforced masks, or where the prunable weights are not 0."""
-    masks = enforced_masks(model)
-    if masks is not None:
-        return masks
-    return {p: v != 0 for p, v in weights.read(weights.prunable(model)).items()}

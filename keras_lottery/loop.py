@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from keras_lottery.display import RoundTable
-from keras_lottery.search import Search, SearchStoppedError, Settings, check_integer
+from keras_lottery.search import Search, SearchStoppedError
+from keras_lottery.settings import Settings, check_integer
 from keras_lottery.tickets import Ticket
 
 Logs = dict[str, Any]

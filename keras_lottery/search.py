@@ -5,75 +5,21 @@ search knows between rounds. `loop.find_ticket` drives it from a loop, `LotteryC
 from inside `model.fit`.
 """
 
-import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 
-from keras_lottery import criteria, enforcement, scopes, versions, weights
+from keras_lottery import criteria, enforcement, versions, weights
 from keras_lottery import masks as mask_ops
 from keras_lottery import schedules as schedules_
 from keras_lottery.masks import Array, Masks, Path
 from keras_lottery.rewinding import Snapshot, optimizer_state, steps_done
 from keras_lottery.scopes import NotFiniteError
+from keras_lottery.settings import Settings
 from keras_lottery.tickets import Ticket
-
-REWIND = ("weights", "learning_rate", "none")
-Rewind = Literal["weights", "learning_rate", "none"]
-
-
-def check_integer(name: str, value: Any, least: int | None = None) -> None:
-    """Raises a `ValueError` unless `value` is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ValueError(f"`{name}` must be an integer. Received: {value!r}")
-    if least is not None and value < least:
-        raise ValueError(f"`{name}` must be at least {least}. Received: {value}")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a search prunes and rewinds; the arguments of `find_ticket`, checked.
-
-    Raises:
-        ValueError: At construction, for anything out of range or unknown.
-    """
-
-    prune_fraction: schedules_.ScheduleLike = 0.2
-    rewind: Rewind = "weights"
-    rewind_steps: int = 0
-    scope: str | scopes.Scope = "global"
-    criterion: str | criteria.Criterion = "magnitude"
-    filters: weights.Filters | None = None
-    data: tuple[Any, Any] | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.rewind not in REWIND:
-            raise ValueError(f"`rewind` must be one of {REWIND}. Received: {self.rewind!r}")
-        check_integer("rewind_steps", self.rewind_steps)
-        if self.rewind_steps < 0 or (self.rewind_steps and self.rewind == "none"):
-            raise ValueError(
-                "`rewind_steps` counts optimizer steps from the start, so it is at least 0, and "
-                f"0 where nothing is rewound. Received: {self.rewind_steps} with "
-                f"rewind={self.rewind!r}"
-            )
-        object.__setattr__(self, "scope", scopes.resolve(self.scope))
-        object.__setattr__(self, "criterion", criteria.resolve(self.criterion, self.data))
-        object.__setattr__(self, "prune_fraction", schedules_.resolve(self.prune_fraction))
-
-    def describe(self) -> dict[str, Any]:
-        """The settings as JSON-like values, for a ticket's metadata."""
-        return {
-            "schedule": repr(self.prune_fraction),
-            "rewind": self.rewind,
-            "rewind_steps": self.rewind_steps,
-            "scope": repr(self.scope),
-            "criterion": getattr(self.criterion, "__name__", repr(self.criterion)),
-            "seed": self.seed,
-        }
 
 
 @dataclass(frozen=True)
@@ -89,6 +35,11 @@ class Round:
             `val_loss`, else `loss`; `None` without either.
         steps: Optimizer steps it trained.
         seconds: Wall time.
+
+    Example:
+
+    >>> Round(index=3, density=0.512, layer_density={"out/kernel": 0.729}).metrics
+    {}
     """
 
     index: int
@@ -140,6 +91,15 @@ class Search:
         rounds: List of `Round`, finished ones only.
         stopped: Why the search ended before its last round, or `None`.
         epoch_ends: The step at which each epoch of round 0 ended.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> search = Search(model, Settings(prune_fraction=0.5), n_rounds=2)
+    >>> _ = search.finish_round({"loss": 0.1}, best_epoch=0, steps=10, seconds=1.0)
+    >>> search.next_round()
+    >>> search.round, search.density
+    (1, 0.5)
     """
 
     def __init__(self, model: keras.Model, settings: Settings, n_rounds: int):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from matplotlib import image
 
 from keras_lottery import Ticket
-from keras_lottery.experiments import datasets, runner
+from keras_lottery.experiments import datasets, feeding, runner
 from keras_lottery.experiments.live import Live
 from keras_lottery.experiments.store import Store, free_folder
 
@@ -180,7 +180,7 @@ def test_steps_per_execution_is_the_largest_that_divides_both(batches, k, most):
 
 
 def epochs_of(seed, n=10, batch_size=3, count=3):
-    data = runner.batches((np.arange(n) * 2, np.arange(n)), batch_size, seed)
+    data = feeding.batches((np.arange(n) * 2, np.arange(n)), batch_size, seed)
     found = []
     for _ in range(count):
         pairs = [(x.numpy(), y.numpy()) for x, y in data]

@@ -9,7 +9,8 @@ from keras import layers as L
 
 import keras_lottery as kl
 from keras_lottery import criteria
-from keras_lottery.search import Search, Settings, check_finite, prune_round
+from keras_lottery.search import Search, check_finite, prune_round
+from keras_lottery.settings import Settings
 
 
 def state(trained, initial=None, masks=None, **options):

@@ -10,7 +10,7 @@ from keras_lottery.criteria import NAMED as CRITERIA
 from keras_lottery.experiments import report, runner
 from keras_lottery.experiments.live import Live
 from keras_lottery.experiments.store import FIGURE, REPORT, Store, free_folder
-from keras_lottery.search import REWIND
+from keras_lottery.settings import REWIND
 
 _DEFAULT = runner.Config()
 _DATASET = flags.DEFINE_string(
