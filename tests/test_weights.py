@@ -230,7 +230,7 @@ def test_selecting_nothing_lists_the_candidates(filters):
 
 def test_a_model_without_prunable_weights_lists_the_candidates():
     model = chain((4, 3), L.BatchNormalization(name="norm"))
-    with pytest.raises(ValueError, match=r"By default nothing.*norm/gamma.*norm/beta"):
+    with pytest.raises(ValueError, match=r"nothing can be pruned.*norm/gamma.*norm/beta"):
         weights.prunable(model)
 
 
