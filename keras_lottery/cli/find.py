@@ -7,7 +7,7 @@ from absl import flags, logging
 
 from keras_lottery.controls import NAMED as CONTROLS
 from keras_lottery.criteria import NAMED as CRITERIA
-from keras_lottery.experiments import report, runner
+from keras_lottery.experiments import datasets, report, runner
 from keras_lottery.experiments.live import Live
 from keras_lottery.experiments.store import FIGURE, REPORT, Store, free_folder
 from keras_lottery.settings import REWIND
@@ -102,8 +102,7 @@ def main() -> None:
 
 
 def _stem(config: runner.Config) -> str:
-    dataset = config.dataset.removesuffix(".npz").replace("\\", "/").rsplit("/", 1)[-1]
-    return f"{dataset}-{config.model.replace(':', '.')}"
+    return f"{datasets.short_name(config.dataset)}-{config.model.replace(':', '.')}"
 
 
 def _conclude(store: Store, live: Live) -> None:

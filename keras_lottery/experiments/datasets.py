@@ -40,6 +40,17 @@ class Data:
         return 1 + max(int(y.max(initial=0)) for _, y in (self.train, self.validation, self.test))
 
 
+def short_name(name: str) -> str:
+    """A data set's name without folder and ending.
+
+    Example:
+
+    >>> short_name("data/mnist.npz")
+    'mnist'
+    """
+    return name.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".npz")
+
+
 def load(name: str, seed: int = 0) -> Data:
     """Loads a data set and holds a validation part out of its training part.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from keras_lottery.experiments import datasets
 from keras_lottery.experiments.store import FIGURE, REPORT, Store
 from keras_lottery.files import write_atomic
 
@@ -96,13 +97,15 @@ def write(store: Store) -> None:
     import jinja2
 
     records, config = store.records(), store.config()
-    picture = plot(records, title=f"{config['model']} on {config['dataset']}")
+    title = f"{config['model']} on {datasets.short_name(config['dataset'])}"
+    picture = plot(records, title)
     write_atomic(store.folder / FIGURE, picture)
     template = resources.files(__package__).joinpath("report.html.j2").read_text()
     page = (
         jinja2.Environment(autoescape=True)
         .from_string(template)
         .render(
+            title=title,
             config=config,
             kinds=by_kind(records),
             verdicts=[v.sentence() for v in verdicts(records, config["sizes"]["test"])],
