@@ -59,8 +59,8 @@ def keep_best(scores: Scores, masks: Masks, n: int) -> Masks:
         return {p: masks[p].copy() if n else np.zeros_like(masks[p]) for p in masks}
     flat.partition(flat.size - n)
     cut = flat[flat.size - n]
-    ties = n - int(np.count_nonzero(flat[flat.size - n :] > cut))
     tied = bool(np.any(flat[: flat.size - n] == cut))
+    ties = n - int(np.count_nonzero(flat[flat.size - n :] > cut)) if tied else 0
     del flat
     survivors: Masks = {}
     for path in paths:
@@ -77,12 +77,14 @@ def keep_best(scores: Scores, masks: Masks, n: int) -> Masks:
 
 def _alive_scores(scores: Scores, masks: Masks, paths: Sequence[Path]) -> NDArray[np.floating]:
     """The scores of the alive weights in one row, filled path by path to save memory."""
-    if not paths:
-        return np.zeros(0)
     sizes = [int(np.count_nonzero(masks[p])) for p in paths]
-    flat = np.empty(sum(sizes), np.result_type(*(scores[p].dtype for p in paths)))
+    flat = np.zeros(0)
     for path, size, end in zip(paths, sizes, np.cumsum(sizes), strict=True):
         score = scores[path]
+        if path == paths[0]:
+            flat = np.empty(sum(sizes), score.dtype)
+        elif np.result_type(flat, score) != flat.dtype:
+            flat = flat.astype(np.result_type(flat, score))
         flat[end - size : end] = score.ravel() if size == score.size else score[masks[path]]
     return flat
 

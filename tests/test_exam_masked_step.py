@@ -167,9 +167,8 @@ def train_both(build, optimizer_name, feature):
 
 def check(build, optimizer, feature):
     expected, ours, handle = train_both(build, optimizer, feature)
-    tolerance = 2e-3 if feature == "mixed_float16" else 1e-5
     for value, (path, mine) in zip(expected, ours.items(), strict=True):
-        np.testing.assert_allclose(mine, value, atol=tolerance, rtol=0, err_msg=path)
+        np.testing.assert_allclose(mine, value, atol=1e-5, rtol=0, err_msg=path)
     for path, mask in handle.masks.items():
         assert not ours[path][~mask].any(), path
         assert np.abs(ours[path][mask]).max() > 0
