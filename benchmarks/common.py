@@ -1,5 +1,6 @@
 """What the benchmarks share: the machine in one line, CPU time, medians."""
 
+import gc
 import os
 import time
 
@@ -23,11 +24,16 @@ def cpu_seconds(function):
 
 
 def interleaved(functions, repeats):
-    """CPU seconds of each function, `repeats` times, in turns; the first turn is dropped."""
+    """CPU seconds of each function, `repeats` times, in turns of changing order.
+
+    The first turn is dropped, and garbage is collected outside of what is timed.
+    """
     times = {name: [] for name in functions}
+    names = list(functions)
     for turn in range(repeats + 1):
-        for name, function in functions.items():
-            seconds = cpu_seconds(function)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            gc.collect()
+            seconds = cpu_seconds(functions[name])
             if turn:
                 times[name].append(seconds)
     return {name: np.array(seconds) for name, seconds in times.items()}

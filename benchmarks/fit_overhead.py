@@ -11,7 +11,7 @@ from keras import layers
 
 import keras_lottery as kl
 
-EPOCHS, ROUND, BATCH, REPEATS = 6, 3, 60, 12
+EPOCHS, ROUND, BATCH, REPEATS = 6, 3, 60, 15
 RNG = np.random.default_rng(0)
 
 
