@@ -13,6 +13,10 @@ $(VENV)/demo: pyproject.toml constraints.txt
 $(VENV)/dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+# tfmot pins absl-py<2 and numpy<2, which TensorFlow has left behind; the tests that compare
+# with it run with newer ones.
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt \
+		tensorflow-model-optimization tf_keras dm-tree
 	touch $@
 
 demo: $(VENV)/demo

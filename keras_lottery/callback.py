@@ -49,7 +49,8 @@ class LotteryCallback(keras.callbacks.Callback):
             `"none"` goes on training (fine-tuning). Default: `"weights"`.
         rewind_steps: Integer, the rewind point k in optimizer steps. Default: 0, the
             initialization.
-        scope: `"global"`, `"layerwise"`, `"erk"` or a `kl.scopes` object.
+        scope: `"global"`, `"layerwise"`, `"erk"`, `"nm"`, `"block"`, `"channels"` or a
+            `kl.scopes` object.
         criterion: A name in `kl.criteria` or a callable `State -> scores`.
         filters: Which weights to prune: a regex on paths, a list of them, or a callable
             `(path, variable) -> bool`. Default: trainable weights of rank 2 or more,

@@ -29,7 +29,8 @@ def prune(
         density: Float in (0, 1]: the fraction of the prunable weights left alive, in
             every group in which weights compete.
         criterion: A name in `kl.criteria` or a callable `State -> scores`.
-        scope: `"global"`, `"layerwise"`, `"erk"` or a `kl.scopes` object.
+        scope: `"global"`, `"layerwise"`, `"erk"`, `"nm"`, `"block"`, `"channels"` or a
+            `kl.scopes` object.
         filters: Which weights to prune, as in `LotteryCallback`.
         x: A batch of inputs, for criteria that need data.
         y: Its targets.

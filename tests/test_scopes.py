@@ -495,12 +495,15 @@ def test_names_resolve_to_fresh_scopes():
     assert scopes.resolve("global") == scopes.Global()
     assert scopes.resolve("layerwise") == scopes.Layerwise()
     assert scopes.resolve("erk") == scopes.ERK()
+    assert scopes.resolve("nm") == scopes.NM(2, 4)
+    assert scopes.resolve("block") == scopes.Block((4, 1))
+    assert scopes.resolve("channels") == scopes.Channels()
     own = scopes.Global(exclude="x")
     assert scopes.resolve(own) is own
 
 
 @pytest.mark.parametrize("unknown", ["Global", "", None, 3])
 def test_an_unknown_scope_lists_the_valid_names(unknown):
-    message = r"\['erk', 'global', 'layerwise'\].*" + re.escape(repr(unknown))
-    with pytest.raises(ValueError, match=message):
+    names = r"\['block', 'channels', 'erk', 'global', 'layerwise', 'nm'\].*"
+    with pytest.raises(ValueError, match=names + re.escape(repr(unknown))):
         scopes.resolve(unknown)

@@ -1,17 +1,8 @@
-"""Scopes decide where scores compete, and so which weights survive. NumPy only.
-
-A scope is a callable `(scores, masks, keep) -> masks`. `keep(alive, total)` says
-how many of a competing group survive. Every scope here keeps three promises:
-
-- exact counts: a group ends with exactly `keep(alive, total)` alive weights;
-- stated ties: of equal scores the earlier position survives, paths in sorted
-  order and positions in memory order, whatever the order of the dicts;
-- nested masks: what is pruned stays pruned.
-"""
+"""Scopes in which single weights compete: over all layers, inside each, or by ERK shares."""
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,74 +10,7 @@ from numpy.typing import NDArray
 
 from keras_lottery.masks import Masks, Path
 from keras_lottery.schedules import Keep, keep_fraction
-
-Scores = Mapping[Path, NDArray[np.floating]]
-Scope = Callable[[Scores, Masks, Keep], Masks]
-
-
-class NotFiniteError(ValueError):
-    """Weights or scores hold NaN or Inf; nothing was pruned by them."""
-
-
-def keep_best(scores: Scores, masks: Masks, n: int) -> Masks:
-    """Keeps the `n` best-scored alive weights, ranked across all paths.
-
-    A selection (`np.partition`), not a sort. Ties as the module says.
-
-    Args:
-        scores: Dict of path to float array shaped like the weight; higher stays.
-        masks: Dict of path to bool array; only alive weights compete.
-        n: Integer from 0 to the number of alive weights.
-
-    Raises:
-        NotFiniteError: If an alive weight's score is NaN or Inf; a `ValueError`.
-        ValueError: If `n` is out of range.
-
-    Example:
-
-    >>> best = keep_best({"w": np.array([3.0, 1.0, 2.0])}, {"w": np.ones(3, bool)}, 2)
-    >>> best["w"].tolist()
-    [True, False, True]
-    """
-    paths = sorted(masks)
-    flat = _alive_scores(scores, masks, paths)
-    if not 0 <= n <= flat.size:
-        raise ValueError(f"Cannot keep {n} of {flat.size} alive weights.")
-    if not np.isfinite(flat).all():
-        bad = [p for p in paths if not np.isfinite(scores[p][masks[p]]).all()]
-        raise NotFiniteError(f"NaN or Inf in the scores of {bad}")
-    if n == 0 or n == flat.size:
-        return {p: masks[p].copy() if n else np.zeros_like(masks[p]) for p in masks}
-    flat.partition(flat.size - n)
-    cut = flat[flat.size - n]
-    tied = bool(np.any(flat[: flat.size - n] == cut))
-    ties = n - int(np.count_nonzero(flat[flat.size - n :] > cut)) if tied else 0
-    del flat
-    survivors: Masks = {}
-    for path in paths:
-        score = scores[path]
-        if not tied:
-            survivors[path] = (score >= cut) & masks[path]
-            continue
-        survivors[path] = (score > cut) & masks[path]
-        level = np.flatnonzero((score == cut) & masks[path])[:ties]
-        survivors[path].flat[level] = True
-        ties -= level.size
-    return {p: survivors[p] for p in masks}
-
-
-def _alive_scores(scores: Scores, masks: Masks, paths: Sequence[Path]) -> NDArray[np.floating]:
-    """The scores of the alive weights in one row, filled path by path to save memory."""
-    sizes = [int(np.count_nonzero(masks[p])) for p in paths]
-    flat = np.zeros(0)
-    for path, size, end in zip(paths, sizes, np.cumsum(sizes), strict=True):
-        score = scores[path]
-        if path == paths[0]:
-            flat = np.empty(sum(sizes), score.dtype)
-        elif np.result_type(flat, score) != flat.dtype:
-            flat = flat.astype(np.result_type(flat, score))
-        flat[end - size : end] = score.ravel() if size == score.size else score[masks[path]]
-    return flat
+from keras_lottery.scopes.ranking import Scores, competing, keep_best
 
 
 @dataclass(frozen=True)
@@ -122,10 +46,7 @@ class Global:
             )
 
     def __call__(self, scores: Scores, masks: Masks, keep: Keep) -> Masks:
-        open_ = [p for p in masks if not (self.exclude and re.search(self.exclude, p))]
-        if not open_:
-            raise ValueError(f"`exclude={self.exclude!r}` leaves no path of {sorted(masks)}.")
-        group = {p: masks[p] for p in open_}
+        group = {p: masks[p] for p in competing(masks, self.exclude)}
         alive = sum(int(np.count_nonzero(m)) for m in group.values())
         n = keep(alive, sum(m.size for m in group.values()))
         chosen = keep_best(scores, group, n)
@@ -259,27 +180,3 @@ class ERK:
         for path in by_remainder[: n - sum(shares.values())]:
             shares[path] += 1
         return shares
-
-
-NAMED: dict[str, Callable[[], Scope]] = {"global": Global, "layerwise": Layerwise, "erk": ERK}
-
-
-def resolve(scope: str | Scope) -> Scope:
-    """The scope of a name, or the scope itself.
-
-    Raises:
-        ValueError: If the name is unknown; the message lists the valid ones.
-
-    Example:
-
-    >>> resolve("erk")
-    ERK()
-    """
-    if isinstance(scope, str) and scope in NAMED:
-        return NAMED[scope]()
-    if callable(scope):
-        return scope
-    raise ValueError(
-        f"`scope` must be one of {sorted(NAMED)} or a `keras_lottery.scopes` object. "
-        f"Received: {scope!r}"
-    )
