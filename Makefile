@@ -21,6 +21,7 @@ $(VENV)/dev: pyproject.toml constraints.txt
 
 demo: $(VENV)/demo
 	$(BIN)/keras-lottery find --rounds=18 --controls=reinitialize,random_mask
+	$(BIN)/keras-lottery export --format=saved_model --measure
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -n 2
@@ -35,3 +36,5 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/round_end.py
 	$(BIN)/python benchmarks/fit_overhead.py
+	$(BIN)/python benchmarks/compact.py
+	$(BIN)/python benchmarks/saved_model.py

@@ -13,7 +13,7 @@ if _keras.config.backend() != "tensorflow":
         "before keras is imported."
     )
 
-from keras_lottery import controls, criteria, scopes, wrappers
+from keras_lottery import controls, criteria, export, scopes, wrappers
 from keras_lottery.callback import LotteryCallback
 from keras_lottery.enforcement import enforce
 from keras_lottery.loop import find_ticket
@@ -39,6 +39,7 @@ __all__ = [
     "criteria",
     "density",
     "enforce",
+    "export",
     "find_ticket",
     "prune",
     "scopes",

@@ -10,6 +10,7 @@ import keras
 from keras_lottery.display import RoundTable
 from keras_lottery.search import Search, SearchStoppedError
 from keras_lottery.settings import Settings, check_integer
+from keras_lottery.smaller import SmallerModel, WholeModelError
 from keras_lottery.tickets import Ticket
 
 Logs = dict[str, Any]
@@ -145,6 +146,11 @@ class _LoopClock(RoundClock):
     _running = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        if self.search.smaller and self.model is not self.search.smaller.model:
+            raise ValueError(
+                "With `compact=True` the model to train is the one that `train(model, callbacks)` "
+                f"is given. Received: another model, {self.model.name!r}."
+            )
         batches, epochs = self.params.get("steps"), self.params.get("epochs") or 1
         check_rewind_step(self.search.settings, self.model, batches, epochs)
         self.search.meet_optimizer()
@@ -164,6 +170,7 @@ def find_ticket(
     rounds: int,
     verbose: int = 1,
     on_round: Callable[[Search], None] | None = None,
+    compact: bool = False,
     **settings: Any,
 ) -> Search:
     """Finds tickets by iterative pruning around your own training function.
@@ -181,6 +188,10 @@ def find_ticket(
         verbose: 0 for silence, 1 for a table with one line a round.
         on_round: Function called with the search after each finished round, to save its
             ticket, say.
+        compact: Whether to train, from round 1 on, a smaller copy of the model without the
+            units that no alive weight reads, and to write what it learned back. Only where
+            that is the same training up to rounding; else the model trains whole and a
+            warning says why. `train` is then given the smaller model, compiled alike.
         **settings: `prune_fraction`, `rewind`, `rewind_steps`, `scope`, `criterion`,
             `filters`, `data`, `seed`, as in `LotteryCallback`.
 
@@ -214,10 +225,8 @@ def find_ticket(
         for index in range(rounds):
             if index:
                 search.next_round()
-            clock = _LoopClock(search)
-            model.stop_training = False
-            train(model, [clock])
-            clock.finish()
+            search.smaller = _smaller(search) if index and compact else None
+            _train_round(search, train)
             add_row(table, search)
             if on_round is not None:
                 on_round(search)
@@ -229,6 +238,28 @@ def find_ticket(
         search.stopped = f"interrupted in round {search.round}; earlier rounds were kept."
         warnings.warn(f"The search was {search.stopped}", RuntimeWarning, stacklevel=2)
     return search
+
+
+def _train_round(search: Search, train: Train) -> None:
+    """Trains the search's model, or its smaller copy, and records the round."""
+    model = search.smaller.model if search.smaller else search.model
+    clock = _LoopClock(search)
+    model.stop_training = False
+    train(model, [clock])
+    if search.smaller:
+        search.smaller.write_back()
+    clock.finish()
+    search.smaller = None
+
+
+def _smaller(search: Search) -> SmallerModel | None:
+    """A smaller copy of the model; `None`, with a warning, if it has to train whole."""
+    try:
+        smaller = SmallerModel(search.model, search.masks)
+        return smaller if smaller.share < 1 else None
+    except WholeModelError as error:
+        warnings.warn(f"Round {search.round} trains the whole model: {error}", stacklevel=3)
+        return None
 
 
 def train_ticket(search: Search, ticket: Ticket, train: Train) -> list[Logs]:

@@ -19,6 +19,7 @@ from keras_lottery.masks import Array, Masks, Path
 from keras_lottery.rewinding import Snapshot, optimizer_state, steps_done
 from keras_lottery.scopes import NotFiniteError
 from keras_lottery.settings import Settings
+from keras_lottery.smaller import SmallerModel
 from keras_lottery.tickets import Ticket
 
 
@@ -35,6 +36,8 @@ class Round:
             `val_loss`, else `loss`; `None` without either.
         steps: Optimizer steps it trained.
         seconds: Wall time.
+        trained: Share of the model's parameters that the trained network had; below 1 where
+            `compact=True` left units out.
 
     Example:
 
@@ -49,6 +52,7 @@ class Round:
     best_epoch: int | None = None
     steps: int = 0
     seconds: float = 0.0
+    trained: float = 1.0
 
 
 class SearchStoppedError(ValueError):
@@ -91,6 +95,7 @@ class Search:
         rounds: List of `Round`, finished ones only.
         stopped: Why the search ended before its last round, or `None`.
         epoch_ends: The step at which each epoch of round 0 ended.
+        smaller: The smaller copy that trains in this round instead of the model, or `None`.
 
     Example:
 
@@ -110,6 +115,7 @@ class Search:
         self.stopped: str | None = None
         self.epoch_ends: list[int] = []
         self.snapshot: Snapshot | None = None
+        self.smaller: SmallerModel | None = None
         self._variables = weights.prunable(model, settings.filters)
         shapes = {p: tuple(v.shape) for p, v in self._variables.items()}
         start = mask_ops.full(shapes) | (enforcement.enforced_masks(model) or {})
@@ -139,7 +145,7 @@ class Search:
     @property
     def step(self) -> int:
         """Optimizer steps since the search began; rewinding sets it back."""
-        return steps_done(self.model) - self._first_step
+        return steps_done(self.smaller.model if self.smaller else self.model) - self._first_step
 
     @property
     def rewinds(self) -> bool:
@@ -172,6 +178,9 @@ class Search:
         In the first round its state belongs to the rewind point; in a later one it is
         brought back to the rewind point like the old one would have been.
         """
+        if self.smaller is not None:
+            self.smaller.meet_optimizer()
+            return
         optimizer = getattr(self.model, "optimizer", None)
         if optimizer is self._optimizer:
             return
@@ -237,6 +246,7 @@ class Search:
             best_epoch=best_epoch,
             steps=steps,
             seconds=seconds,
+            trained=self.smaller.share if self.smaller else 1.0,
         )
         self.rounds.append(done)
         self._start = None

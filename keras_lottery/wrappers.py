@@ -147,6 +147,22 @@ def strip(model: keras.Model) -> keras.Model:
     ['Dense']
     """
     enforcement.release(model)
+    return unwrapped(model)
+
+
+def unwrapped(model: keras.Model) -> keras.Model:
+    """The model without `Masked` layers; masks that `enforce` keeps on it stay in force.
+
+    Returns:
+        The same object if it holds none; else a copy, its weights multiplied by the masks,
+        not compiled, while `model` is left as it is.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), Masked(keras.layers.Dense(1))])
+    >>> [type(layer).__name__ for m in (unwrapped(model), model) for layer in m.layers]
+    ['Dense', 'Masked']
+    """
     wrapped = [layer for layer in weights.sublayers(model) if isinstance(layer, Masked)]
     if not wrapped:
         return model

@@ -8,21 +8,21 @@ import pytest
 
 import keras_lottery as kl
 
-MODULES = [kl.controls, kl.criteria, kl.scopes, kl.wrappers]
+MODULES = [kl.controls, kl.criteria, kl.export, kl.scopes, kl.wrappers]
 DOOR = [getattr(kl, name) for name in kl.__all__ if name != "__version__"]
 OBJECTS = [o for o in DOOR if not inspect.ismodule(o)] + [
     o
     for module in MODULES
     for name, o in vars(module).items()
     if not name.startswith("_")
-    and getattr(o, "__module__", None) == module.__name__
+    and str(getattr(o, "__module__", "")).startswith(module.__name__)
     and (inspect.isfunction(o) or inspect.isclass(o))
 ]
 EXAMPLED = [
     o
     for o in DOOR
     if inspect.isfunction(o) or (inspect.isclass(o) and not issubclass(o, Exception))
-]
+] + [getattr(kl.export, name) for name in kl.export.__all__ if name.islower()]
 README = Path(__file__).parents[1] / "README.md"
 
 

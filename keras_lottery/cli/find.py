@@ -110,4 +110,5 @@ def _conclude(store: Store, live: Live) -> None:
     for verdict in report.verdicts(store.records(), store.config()["sizes"]["test"]):
         live.say(verdict.sentence())
     live.say(f"\nreport   {store.folder / REPORT}\npicture  {store.folder / FIGURE}")
-    live.say(f"tickets  {store.ticket_path(0).parent}/ticket_*.safetensors")
+    live.say(f"tickets  {store.folder}/ticket_*.safetensors")
+    live.say(f"export   keras-lottery export {store.folder} --measure")

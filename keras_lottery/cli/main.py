@@ -1,9 +1,13 @@
 """`keras-lottery COMMAND --flags`: finds the command and gives it its flags."""
 
 import importlib
+import inspect
 import sys
 
-COMMANDS = {"find": "find tickets, with controls, into a folder with a report"}
+COMMANDS = {
+    "find": "find tickets, with controls, into a folder with a report",
+    "export": "write a ticket as files to deploy, and measure them",
+}
 
 
 def usage() -> str:
@@ -32,14 +36,16 @@ def _run(module_name: str, program: str, arguments: list[str]) -> int:
 
     module = importlib.import_module(module_name)
     if any(a in ("--help", "-h", "-help", "--helpfull") for a in arguments):
-        print(f"{module.__doc__}\nusage: {program} [--flags]\n")
+        named = "".join(f"[{p.upper()}] " for p in inspect.signature(module.main).parameters)
+        print(f"{module.__doc__}\nusage: {program} {named}[--flags]\n")
         print(flags.FLAGS.module_help(module_name))
         return 0
     try:
         rest = flags.FLAGS([program, *arguments])[1:]
-        if rest:
-            raise ValueError(f"Unexpected arguments: {rest}")
-        module.main()
+        places = len(inspect.signature(module.main).parameters)
+        if len(rest) > places:
+            raise ValueError(f"Unexpected arguments: {rest[places:]}")
+        module.main(*rest)
     except flags.UnrecognizedFlagError as error:
         known = sorted(f.name for f in flags.FLAGS.get_key_flags_for_module(module_name))
         return _fail(program, f"{error}\nThe flags are: {', '.join('--' + k for k in known)}")

@@ -30,7 +30,7 @@ OPTIMIZERS: dict[str, Callable[[float], keras.Optimizer]] = {
     "lamb": keras.optimizers.Lamb,
     "muon": keras.optimizers.Muon,
 }
-SCOPES = ("layerwise", "global", "erk")
+SCOPES = ("layerwise", "global", "erk", "nm", "block", "channels")
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,11 @@ class _Job:
             "seed": self.config.seed,
         }
 
+    def about_model(self) -> dict[str, Any]:
+        """How the model is built, for who has its ticket alone."""
+        shape = list(self.data.input_shape)
+        return {"name": self.config.model, "input_shape": shape, "classes": self.data.classes}
+
     def facts(self) -> dict[str, Any]:
         sizes = [len(part[0]) for part in (self.data.train, self.data.validation, self.data.test)]
         return {
@@ -140,6 +145,7 @@ class _Job:
             "steps_per_epoch": self.batches,
             "rewind_steps": self.rewind_steps,
             "parameters": self.model.count_params(),
+            "built": self.about_model(),
             "device": ", ".join(d.device_type for d in tf.config.list_logical_devices()),
         }
 
@@ -148,7 +154,10 @@ class _Job:
 
         def on_round(search: Search) -> None:
             done = search.rounds[-1]
-            store.save_ticket(done.index, search.ticket(done.index))
+            ticket = search.ticket(done.index)
+            about = {**ticket.metadata, "model": self.about_model()}
+            trained = Ticket.of(self.model, search.masks, {**about, "weights": "trained"})
+            store.save_ticket(done.index, replace(ticket, metadata=about), trained)
             self._record(store, "ticket", done.index, done.density, done.seconds)
 
         self.live.start("search", config.rounds * self.epochs)

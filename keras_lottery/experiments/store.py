@@ -12,7 +12,10 @@ CONFIG, METRICS, REPORT, FIGURE = "config.json", "metrics.jsonl", "report.html",
 
 
 class Store:
-    """A run's folder: `config.json`, `metrics.jsonl`, `ticket_<round>.safetensors`, report.
+    """A run's folder: `config.json`, `metrics.jsonl`, two files a round, report.
+
+    `ticket_<round>.safetensors` holds a round's masks and the weights it started from,
+    `trained_<round>.safetensors` the same masks and the weights it ended with.
 
     Args:
         folder: Where the run lives.
@@ -49,9 +52,14 @@ class Store:
         """Where the ticket of a round lies."""
         return self.folder / f"ticket_{round:02d}.safetensors"
 
-    def save_ticket(self, round: int, ticket: Ticket) -> None:
-        """Writes one round's ticket."""
+    def trained_path(self, round: int) -> Path:
+        """Where the trained weights of a round lie, under its masks."""
+        return self.folder / f"trained_{round:02d}.safetensors"
+
+    def save_ticket(self, round: int, ticket: Ticket, trained: Ticket) -> None:
+        """Writes one round's ticket, and what it trained to."""
         ticket.save(self.ticket_path(round))
+        trained.save(self.trained_path(round))
 
     def add(self, record: dict[str, Any]) -> None:
         """Adds a finished training as one line."""
@@ -72,3 +80,49 @@ def free_folder(parent: str, stem: str) -> Path:
     while (Path(parent) / f"{stem}-{n}").exists():
         n += 1
     return Path(parent) / f"{stem}-{n}"
+
+
+def newest_run(parent: str | os.PathLike[str]) -> Path:
+    """The run under a folder whose config was written last.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    runs = [path.parent for path in Path(parent).glob(f"*/{CONFIG}")]
+    if not runs:
+        raise ValueError(
+            f"There is no run under {os.fspath(parent)!r}. Make one with `keras-lottery find`, or "
+            "name a run's folder or a ticket."
+        )
+    return max(runs, key=lambda folder: (folder / CONFIG).stat().st_mtime_ns)
+
+
+def sparsest_within(records: list[dict[str, Any]], tolerance: float) -> int:
+    """The sparsest round whose validation accuracy is that of the dense one, but for a bit.
+
+    Accuracies at the end of each training; test images choose nothing.
+
+    Args:
+        records: Of a run.
+        tolerance: How much lower it may be, in [0, 1]: 0.01 is one point.
+
+    Raises:
+        ValueError: If the tolerance is out of range, or the run has no finished round.
+
+    Example:
+
+    >>> rows = [(0, 1.0, 0.98), (1, 0.5, 0.97), (2, 0.25, 0.90)]
+    >>> names = ("round", "density", "val_accuracy")
+    >>> records = [{"kind": "ticket", **dict(zip(names, row))} for row in rows]
+    >>> sparsest_within(records, 0.02)
+    1
+    """
+    if not 0 <= tolerance <= 1:
+        raise ValueError(f"`tolerance` must lie in [0, 1]. Received: {tolerance}")
+    rows = [r for r in records if r["kind"] == "ticket"]
+    if not rows:
+        raise ValueError("The run has no finished round.")
+    dense = max(rows, key=lambda r: float(r["density"]))
+    least = dense["val_accuracy"] - tolerance
+    good = [r for r in rows if r["val_accuracy"] >= least]
+    return int(min(good, key=lambda r: float(r["density"]))["round"])
