@@ -305,7 +305,9 @@ def test_the_script_names_the_files_it_wrote_and_they_are_there(finished, place)
         assert path in finished.stdout
         assert (place / path).stat().st_size > 1000
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 5
-    assert [Ticket.load(p).metadata["round"] for p in sorted(folder.glob("*.safetensors"))] == [
+    assert [
+        Ticket.load(p).metadata["round"] for p in sorted(folder.glob("ticket_*.safetensors"))
+    ] == [
         0,
         1,
         2,

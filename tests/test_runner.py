@@ -144,7 +144,7 @@ def finished(data_file, tmp_path_factory):
 
 
 def tickets(store):
-    paths = sorted(store.folder.glob("*.safetensors"))
+    paths = sorted(store.folder.glob("ticket_*.safetensors"))
     return [Ticket.load(p) for p in paths]
 
 
@@ -234,13 +234,28 @@ def test_the_first_free_folder_is_a_new_one(tmp_path):
     assert free_folder(str(tmp_path / "runs"), "digits-lenet").name == "digits-lenet-3"
 
 
+def round_files(*rounds):
+    return {f"{kind}_{r:02d}.safetensors" for kind in ("ticket", "trained") for r in rounds}
+
+
 # What a run leaves ----------------------------------------------------------------------
 
 
 def test_a_run_leaves_its_config_metrics_report_picture_and_a_ticket_a_round(finished):
     store = finished[0]
-    expected = FILES | {f"ticket_{r:02d}.safetensors" for r in range(3)}
+    expected = FILES | round_files(0, 1, 2)
     assert {p.name for p in store.folder.iterdir()} == expected
+
+
+def test_the_trained_weights_are_of_the_tickets_masks_and_name_their_model(finished):
+    store = finished[0]
+    for r in range(3):
+        ticket, trained = Ticket.load(store.ticket_path(r)), Ticket.load(store.trained_path(r))
+        assert trained.metadata["weights"] == "trained"
+        assert trained.metadata["model"] == ticket.metadata["model"]
+        for path, mask in ticket.masks.items():
+            np.testing.assert_array_equal(trained.masks[path], mask)
+            assert (trained.weights[path] != ticket.weights[path]).any()
 
 
 def test_the_config_holds_every_setting_and_the_versions(finished, data_file):
@@ -540,7 +555,7 @@ def test_an_interrupt_keeps_the_finished_rounds_with_a_report_and_goes_on_up(run
         run(rounds=3, plan={1: Do(interrupt)}, controls=("reinitialize",))
     store = Store(tmp_path / "run")
     assert [(r["kind"], r["round"]) for r in store.records()] == [("ticket", 0)]
-    assert {p.name for p in store.folder.iterdir()} == FILES | {"ticket_00.safetensors"}
+    assert {p.name for p in store.folder.iterdir()} == FILES | round_files(0)
     assert tickets(store)[0].density == 1
     assert len(SEEN["fits"]) == 2  # nothing more is trained, no control either
 
@@ -569,14 +584,14 @@ def test_an_error_in_training_keeps_the_finished_rounds_with_a_report(run, tmp_p
 
     with pytest.raises(OSError, match="disk full"):
         run(plan={1: Do(fail)})
-    assert {p.name for p in (tmp_path / "run").iterdir()} == FILES | {"ticket_00.safetensors"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == FILES | round_files(0)
 
 
 def test_a_round_that_goes_nan_stops_the_run_and_keeps_the_rounds_before(run):
     with pytest.warns(RuntimeWarning, match="NaN or Inf in the weights.*round 1"):
         store = run(rounds=3, plan={1: Do(go_nan, epoch=1)}, controls=("reinitialize",))
     assert [(r["kind"], r["round"]) for r in store.records()] == [("ticket", 0)]
-    assert {p.name for p in store.folder.iterdir()} == FILES | {"ticket_00.safetensors"}
+    assert {p.name for p in store.folder.iterdir()} == FILES | round_files(0)
 
 
 @pytest.fixture(scope="module")
