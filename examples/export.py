@@ -10,7 +10,7 @@ import tempfile
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from sklearn.datasets import load_digits
 
 import keras_lottery as kl
@@ -26,7 +26,8 @@ logits = model(np.load("x.npy"), training=False)
 """,
     "sparse_saved_model": """
 import numpy as np, tensorflow as tf
-logits = tf.saved_model.load("sparse_saved_model").serve(tf.constant(np.load("x.npy")))
+served = tf.saved_model.load("sparse_saved_model")
+logits = served.serve(tf.constant(np.load("x.npy")))
 """,
     "sparse.tflite": """
 import warnings, numpy as np, tensorflow as tf
@@ -63,6 +64,7 @@ def build():
 
 
 def main(_):
+    logging.set_verbosity(logging.WARNING)  # TensorFlow tells of every SavedModel it writes
     keras.utils.set_random_seed(0)
     x, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(x))

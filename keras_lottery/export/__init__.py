@@ -9,6 +9,7 @@
 from keras_lottery.export.compacting import CompactReport, LayerChange, compact
 from keras_lottery.export.keras_file import keras
 from keras_lottery.export.measuring import Measurement, Measurements, Spread, measure
+from keras_lottery.export.sparse_saved_model import saved_model
 from keras_lottery.export.tflite import litert
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "keras",
     "litert",
     "measure",
+    "saved_model",
 ]
