@@ -12,12 +12,15 @@ from keras import layers as L
 
 import keras_lottery as kl
 
-_DATA = flags.DEFINE_string("dataset", "digits", "What the LeNet ticket is found on: digits.")
+_DATA = flags.DEFINE_string(
+    "dataset", "digits", "What the LeNet ticket is found on: digits, or an .npz like MNIST's."
+)
+_EPOCHS = flags.DEFINE_integer("epochs", 25, "Epochs a round of that search.")
 _ROUNDS = flags.DEFINE_integer("rounds", 19, "Rounds of the LeNet search; 19 end below 2 %.")
 
 
 def lenet_ticket():
-    """LeNet-300-100 trained and pruned to 2 % on the digits, as `keras-lottery find` does."""
+    """LeNet-300-100 trained and pruned to 2 %, as `keras-lottery find` does it."""
     from keras_lottery.experiments import datasets, models
 
     data = datasets.load(_DATA.value, 0)
@@ -29,7 +32,7 @@ def lenet_ticket():
     )
 
     def train(model, callbacks):
-        return model.fit(*data.train, 60, epochs=25, verbose=0, callbacks=callbacks)
+        return model.fit(*data.train, 60, epochs=_EPOCHS.value, verbose=0, callbacks=callbacks)
 
     scope = kl.scopes.Layerwise(output_fraction=0.1)
     search = kl.find_ticket(model, train, _ROUNDS.value, scope=scope, verbose=0)

@@ -200,8 +200,22 @@ def test_an_activation_may_be_a_layer():
     near(made.layers[1].bias, [-3])
 
 
+@keras.saving.register_keras_serializable("compaction")
+class OwnReLU(L.ReLU):
+    def call(self, x):
+        return keras.ops.softmax(x)
+
+
+def test_an_activation_of_a_derived_class_is_not_known():
+    model = chain((2,), L.Dense(3, activation=OwnReLU()), L.Dense(1))
+    fill(model)
+    kill(model.layers[1], inputs=[0])
+    assert small(model).layers[0].units == 3
+
+
 def test_a_layer_whose_activation_has_weights_stays_whole():
     model = chain((2,), L.Dense(3), L.Dense(3, activation=L.PReLU()), L.Dense(1))
+    model(batch(model))  # builds the slopes
     fill(model)
     kill(model.layers[2], inputs=[0])
     assert small(model).layers[1].units == 3
@@ -386,6 +400,14 @@ def test_slopes_of_prelu_go_with_their_channel(shared):
     fill(model)
     kill(model.layers[2], inputs=[0])
     assert shapes(small(model).layers[1])[0][-1] == 2
+
+
+@pytest.mark.parametrize(("value", "kept"), [(2, 2), (-2, 3)])
+def test_only_what_prelu_leaves_alone_is_constant_behind_it(value, kept):
+    model = chain((4, 2), L.Dense(3), L.PReLU(), L.Dense(1))
+    fill(model)
+    kill(model.layers[0], outputs=[1], bias=value)
+    assert small(model).layers[0].units == kept
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from keras_lottery.weights import sublayers
 def copy_layer(layer: Any, shrunk: Shrunk | None) -> Any:
     """A new layer or operation of the same class, with the changes of `shrunk`.
 
-    Functions among its settings are taken over as they are: they are in memory already, so
-    they need neither be registered nor trusted.
+    Functions of the user among its settings are taken over as they are: they are in memory
+    already, so they need neither be registered nor trusted.
 
     Raises:
         ValueError: If the layer cannot be copied; names it.
@@ -23,8 +23,7 @@ def copy_layer(layer: Any, shrunk: Shrunk | None) -> Any:
         config = layer.get_config()
         if isinstance(layer, keras.layers.Lambda):
             return _copy_lambda(layer, config)
-        live = {name: value for name, value in vars(layer).items() if name in config}
-        config |= {name: value for name, value in live.items() if isinstance(value, FunctionType)}
+        config |= {k: v for k, v in vars(layer).items() if k in config and _is_of_the_user(v)}
         config |= shrunk.config if shrunk else {}
         if shrunk and any(p.old is None or p.source.shape != p.old.shape for p in shrunk.parts):
             config |= {name: "zeros" for name in config if _of_one_shape(name, config[name])}
@@ -33,6 +32,10 @@ def copy_layer(layer: Any, shrunk: Shrunk | None) -> Any:
         raise ValueError(
             f"The layer {layer.name!r} ({type(layer).__name__}) cannot be copied: {error}"
         ) from error
+
+
+def _is_of_the_user(value: Any) -> bool:
+    return isinstance(value, FunctionType) and not str(value.__module__).startswith("keras.")
 
 
 def _copy_lambda(layer: Any, config: dict[str, Any]) -> Any:

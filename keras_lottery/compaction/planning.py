@@ -165,7 +165,7 @@ def _check_arguments(call: Call, options: frozenset[str]) -> None:
 def _check_entry(graph: Graph, call: Call, inner: Graph) -> None:
     """A nested model is understood where it is called just as it was made."""
     _check_arguments(call, frozenset())
-    if len(inner.inputs) > 1:
+    if len(call.inputs) > 1 or len(inner.inputs) > 1:
         try:
             keras.tree.assert_same_paths(call.args[0], inner.model.input)
         except ValueError:

@@ -96,7 +96,7 @@ class _Builder:
         if flows is None or id(graph.model) in self.plan.context.rigid:
             return whole
         kept = [len(self.plan.solution.kept(x.columns[0])) for x in flows]
-        return [(*s[:-1], n) if s[-1] else s for s, n in zip(whole, kept, strict=True)]
+        return [(*s[:-1], n) if s[1:] and s[-1] else s for s, n in zip(whole, kept, strict=True)]
 
     def copy(self, layer: Any) -> Any:
         """The smaller layer, or a copy; the same one at every call."""

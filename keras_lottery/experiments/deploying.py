@@ -1,5 +1,6 @@
 """From a run or a ticket file to exported files and their measured table."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,11 @@ from typing import Any
 import keras
 
 from keras_lottery import export
+from keras_lottery.compaction.tracing import is_graph
 from keras_lottery.experiments import models
 from keras_lottery.experiments.store import Store, sparsest_within
+from keras_lottery.export.artefacts import keras_model
+from keras_lottery.export.targets import checked_target
 from keras_lottery.tickets import Ticket
 
 Say = Callable[[str], None]
@@ -61,8 +65,15 @@ def source(path: str | Path, round: str = "best", tolerance: float = 0.01) -> So
     index = _round(round, list(records.values()), tolerance)
     if index not in records:
         raise ValueError(f"The run has rounds {sorted(records)}. Received: {round}")
-    ticket = Ticket.load(store.trained_path(index))
-    return Source(ticket, f"round_{index:02d}", path / "export", _words(records, index))
+    trained = store.trained_path(index)
+    if not trained.exists():
+        raise ValueError(
+            f"There is no {str(trained)!r}: the run was made by a version that kept no trained "
+            "weights. Run `keras-lottery find` again, or name "
+            f"{str(store.ticket_path(index))!r}, which is not trained."
+        )
+    words = f"{path}, {_words(records, index)}"
+    return Source(Ticket.load(trained), f"round_{index:02d}", path / "export", words)
 
 
 def _round(text: str, records: list[dict[str, Any]], tolerance: float) -> int:
@@ -77,11 +88,16 @@ def _round(text: str, records: list[dict[str, Any]], tolerance: float) -> int:
 
 def _words(records: dict[int, dict[str, Any]], index: int) -> str:
     dense, chosen = (records[i] for i in (min(records), index))
-    return (
-        f"round {index}: {chosen['density']:.2%} density, validation accuracy "
-        f"{chosen['val_accuracy']:.2%} (dense {dense['val_accuracy']:.2%}), test accuracy "
-        f"{chosen['test_accuracy']:.2%} (dense {dense['test_accuracy']:.2%})"
+    accuracies = (
+        f"{part} accuracy {_percent(chosen, key)} (dense {_percent(dense, key)})"
+        for part, key in (("validation", "val_accuracy"), ("test", "test_accuracy"))
     )
+    return f"round {index}: {chosen['density']:.2%} density, {', '.join(accuracies)}"
+
+
+def _percent(record: dict[str, Any], key: str) -> str:
+    value = record.get(key)
+    return "unknown" if value is None else f"{value:.2%}"
 
 
 def build(ticket: Ticket, architecture: str | None = None) -> keras.Model:
@@ -94,21 +110,25 @@ def build(ticket: Ticket, architecture: str | None = None) -> keras.Model:
     Raises:
         ValueError: If it is not known how to build the model, or the ticket is of another.
     """
-    about = ticket.metadata.get("model")
     if architecture is not None:
-        try:
-            model = keras.saving.load_model(architecture, compile=False)
-        except (OSError, TypeError) as error:
-            raise ValueError(f"Cannot load the model {architecture!r}: {error}") from error
-    elif isinstance(about, dict):
-        model = models.build(about["name"], tuple(about["input_shape"]), about["classes"])
+        model = keras_model(Path(architecture))
     else:
-        raise ValueError(
-            "The ticket does not say how its model is built. Save the model with "
-            "`model.save('model.keras')` and name that file: --architecture=model.keras"
-        )
+        model = models.build(*_described(ticket))
     ticket.apply(model)
     return model
+
+
+def _described(ticket: Ticket) -> tuple[str, tuple[int, ...], int]:
+    """Name, input shape and classes; a file may pass nothing but sizes to what it names."""
+    match ticket.metadata.get("model"):
+        case {"name": str(name), "input_shape": [*shape], "classes": classes} if all(
+            type(n) is int and n > 0 for n in (*shape, classes)
+        ):
+            return name, tuple(shape), classes
+    raise ValueError(
+        "The ticket does not say how its model is built. Save the model with "
+        "`model.save('model.keras')` and name that file: --architecture=model.keras"
+    )
 
 
 WRITERS: dict[str, tuple[str, Callable[..., Any]]] = {
@@ -130,31 +150,67 @@ def write(
     stem: str,
     overwrite: bool = False,
     say: Say = print,
+    also: Sequence[Path] = (),
 ) -> dict[str, Path]:
     """Writes each format into a folder, made if need be.
+
+    Args:
+        model: The model.
+        formats: Keys of `WRITERS`.
+        folder: Where the files go.
+        stem: How their names begin.
+        overwrite: Whether files that are there may be replaced.
+        say: Is given a line for each file.
+        also: Files that the caller will write there.
 
     Returns:
         Dict of format to path.
 
     Raises:
         ValueError: Before anything is written, if a format is unknown or something is in
-            the way.
+            the way; later, if the model cannot be written in a format.
     """
     unknown = [f for f in formats if f not in WRITERS]
     if unknown or not formats:
         raise ValueError(f"Formats are {', '.join(WRITERS)}. Received: {', '.join(unknown)!r}")
     paths = {f: folder / f"{stem}{WRITERS[f][0]}" for f in dict.fromkeys(formats)}
-    there = [str(p) for p in paths.values() if p.exists()]
+    _check_targets([*paths.values(), *also], paths.get("saved_model"), folder, overwrite)
+    for name, path in paths.items():
+        try:
+            WRITERS[name][1](model, path, overwrite)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise ValueError(f"{name}: {error}") from error
+        say(f"{name:12} {path}")
+    return paths
+
+
+def _check_targets(
+    targets: Sequence[Path], to_be_folder: Path | None, folder: Path, overwrite: bool
+) -> None:
+    """Makes the folder; raises unless all may be written there."""
+    there = [str(p) for p in targets if os.path.lexists(p)]
     if there and not overwrite:
-        raise ValueError(f"{there} exist already. Replace them with --overwrite, or use --out.")
+        have = "exists" if len(there) == 1 else "exist"
+        raise ValueError(
+            f"{', '.join(there)} {have} already. Replace with --overwrite, or choose another "
+            "folder with --out."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"Cannot write to {str(folder)!r}: {error}") from error
-    for name, path in paths.items():
-        WRITERS[name][1](model, path, overwrite)
-        say(f"{name:12} {path}")
-    return paths
+    for target in targets:
+        checked_target(target, None if target == to_be_folder else target.suffix, overwrite)
+
+
+def check_measurable(model: keras.Model) -> None:
+    """Raises `ValueError` unless `dense_counterparts` can copy the model."""
+    if not is_graph(model):
+        raise ValueError(
+            f"--measure needs a Sequential or functional model; {model.name!r} is a subclassed "
+            f"{type(model).__name__}. Export it without, and measure the files of this and of a "
+            "dense model with `kl.export.measure`."
+        )
 
 
 def dense_counterparts(model: keras.Model, formats: Sequence[str], folder: Path) -> dict[str, Path]:

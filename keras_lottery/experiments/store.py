@@ -1,6 +1,7 @@
 """The folder of a run: what is written where, and reading it back."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,19 @@ class Store:
             os.fsync(file.fileno())
 
     def records(self) -> list[dict[str, Any]]:
-        """All finished trainings, in the order in which they finished."""
+        """All finished trainings, in the order in which they finished.
+
+        Raises:
+            ValueError: If a line is damaged.
+        """
         path = self.folder / METRICS
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        found = []
+        for n, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
+            try:
+                found.append(dict(json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"Cannot read line {n} of {str(path)!r}: {error}") from error
+        return found
 
 
 def free_folder(parent: str, stem: str) -> Path:
@@ -107,7 +118,8 @@ def sparsest_within(records: list[dict[str, Any]], tolerance: float) -> int:
         tolerance: How much lower it may be, in [0, 1]: 0.01 is one point.
 
     Raises:
-        ValueError: If the tolerance is out of range, or the run has no finished round.
+        ValueError: If the tolerance is out of range, or the run has no finished round, or no
+            validation accuracy to compare with.
 
     Example:
 
@@ -123,6 +135,13 @@ def sparsest_within(records: list[dict[str, Any]], tolerance: float) -> int:
     if not rows:
         raise ValueError("The run has no finished round.")
     dense = max(rows, key=lambda r: float(r["density"]))
-    least = dense["val_accuracy"] - tolerance
-    good = [r for r in rows if r["val_accuracy"] >= least]
-    return int(min(good, key=lambda r: float(r["density"]))["round"])
+    least = _accuracy(dense) - tolerance - 1e-9  # 0.8 - 0.1 is a little more than 0.7
+    good = [r for r in rows if _accuracy(r) >= least]
+    if not good:
+        raise ValueError("The dense round has no validation accuracy. Name a round: --round")
+    return int(min(good, key=lambda r: (float(r["density"]), -_accuracy(r)))["round"])
+
+
+def _accuracy(record: dict[str, Any]) -> float:
+    value = record.get("val_accuracy")
+    return math.nan if value is None else float(value)

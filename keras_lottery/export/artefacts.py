@@ -48,7 +48,7 @@ class Program(NamedTuple):
             shapes = {name: tuple(spec.shape) for name, spec in self.inputs.items()}
             received = {name: value.shape for name, value in x.items()}
             raise ValueError(f"Expected inputs of shapes {shapes}. Received: {received}")
-        return {a: x[b].astype(self.inputs[a].dtype.as_numpy_dtype) for a, b in pairs}
+        return {a: x[b].astype(self.inputs[a].dtype.as_numpy_dtype, copy=False) for a, b in pairs}
 
 
 def _natural(name: str) -> tuple[str, int, str]:
@@ -214,7 +214,9 @@ def random_inputs(specs: Mapping[str, tf.TensorSpec], batch: int, seed: int = 0)
     inputs = {}
     for name, spec in specs.items():
         if spec.dtype == tf.string:
-            raise ValueError(f"The input {name!r} takes strings: pass some, `x={{{name!r}: array}}`.")
+            raise ValueError(
+                f"The input {name!r} takes strings: pass some, `x={{{name!r}: array}}`."
+            )
         shape = (batch, *_known(spec.shape[1:]))
         values = rng.normal(size=shape) if spec.dtype.is_floating else rng.integers(0, 2, shape)
         inputs[name] = values.astype(spec.dtype.as_numpy_dtype)

@@ -1,5 +1,6 @@
 """How measurements are shown: as tables and as a bar chart."""
 
+import importlib.util
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -35,7 +36,14 @@ def show(rows: Sequence[Any], console: Console) -> None:
         parts = [sizes, {head: columns[head] for head in columns if head not in _SIZES}]
     for part in parts:
         made = _table(rows, part)
-        console.print(made, width=max(console.width, _width(made)), crop=False)
+        # A console would cut the cells to its width.
+        wide = Console(
+            file=console.file,
+            force_terminal=console.is_terminal,
+            quiet=console.quiet,
+            width=max(console.width, _width(made)),
+        )
+        wide.print(made)
 
 
 def _columns(rows: Sequence[Any]) -> dict[str, list[str]]:
@@ -53,7 +61,7 @@ def _columns(rows: Sequence[Any]) -> dict[str, list[str]]:
         "gzipped": texts((r.gzipped for r in rows), ","),
         "load ms": texts((r.load_seconds and 1000 * r.load_seconds for r in rows), ",.1f"),
         **{f"ms at batch {n}": [_spread(r.latency[n]) for r in rows] for n in batches},
-        "difference": texts((r.difference for r in rows), ".1e"),
+        "differs": texts((r.difference for r in rows), ".1e"),
     }
 
 
@@ -78,6 +86,12 @@ def _width(made: Table) -> int:
     return Console(width=_UNLIMITED).measure(made).maximum
 
 
+def check_installed() -> None:
+    """Raises `ImportError`, naming the extra, unless the picture can be drawn."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("The picture needs matplotlib: pip install 'keras-lottery[plots]'")
+
+
 def bars(rows: Sequence[Any]) -> bytes:
     """Bytes on disk and latencies as horizontal bars, a PNG.
 
@@ -87,12 +101,8 @@ def bars(rows: Sequence[Any]) -> bytes:
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "The picture needs matplotlib: pip install 'keras-lottery[plots]'"
-        ) from error
+    check_installed()
+    from matplotlib.figure import Figure
 
     batches = list(rows[0].latency) if rows else []
     figure = Figure(figsize=(4 * (1 + len(batches)), 0.35 * len(rows) + 1.4), layout="constrained")

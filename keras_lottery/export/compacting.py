@@ -120,7 +120,7 @@ def compact(
     ... )
     >>> kernel = np.ones((8, 2), "float32")
     >>> kernel[3:] = 0  # nothing reads units 3 to 7
-    >>> model.layers[1].kernel.assign(kernel)
+    >>> _ = model.layers[1].kernel.assign(kernel)
     >>> compact(model, verbose=0).layers[0].units
     3
     """

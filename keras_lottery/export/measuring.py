@@ -2,11 +2,10 @@
 
 import json
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,25 +13,26 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from keras_lottery import versions, weights
+from keras_lottery import versions
 from keras_lottery.display import say
 from keras_lottery.export import charts
-from keras_lottery.export.artefacts import (
-    Artefact,
-    Inputs,
-    Program,
-    flops,
-    keras_model,
-    program,
-    random_inputs,
+from keras_lottery.export.artefacts import Inputs, Program, flops, program
+from keras_lottery.export.comparing import (
+    News,
+    Subject,
+    Thing,
+    batch_of,
+    difference,
+    examples,
+    in_turns,
+    subjects,
 )
 from keras_lottery.export.targets import checked_target, exportable
 from keras_lottery.files import write_atomic
-from keras_lottery.masks import Array
 from keras_lottery.settings import check_integer
 
-_SILENT_SECONDS = 10
-Thing: TypeAlias = keras.Model | str | os.PathLike[str]
+# Calls before those that are timed; how often each artefact is loaded.
+_UNTIMED, _LOADS = 3, 3
 
 
 @dataclass(frozen=True)
@@ -174,15 +174,19 @@ def measure(
     """
     sizes = _checked_sizes(batch_sizes)
     check_integer("repeats", repeats, least=1)
-    subjects = _subjects(artefacts, dense or {}, reference)
+    plain = None if reference is None else exportable(reference)
+    right = None if plain is None else program(plain)
+    found = subjects(artefacts, {} if dense is None else dense, plain)
     console = Console(quiet=not verbose)
-    for subject in subjects:
+    tell = News(console)
+    for subject in found:
         subject.load()
-    rows = _measured(subjects, reference, x, sizes, int(repeats), _News(console))
-    found = Measurements(rows, _about(int(repeats)))
-    charts.show(found.rows, console)
-    say(console, f"median (quartiles) of {repeats} calls in turns; {_line(found.about)}")
-    return found
+        tell(f"loaded {subject.name}")
+    rows = _measured(found, right, x, sizes, int(repeats), tell)
+    about = _about(int(repeats))
+    charts.show(rows, console)
+    say(console, f"median (quartiles) of {repeats} calls in turns; {_line(about)}")
+    return Measurements(rows, about)
 
 
 def _checked_sizes(batch_sizes: Sequence[int]) -> list[int]:
@@ -194,136 +198,61 @@ def _checked_sizes(batch_sizes: Sequence[int]) -> list[int]:
     return [int(size) for size in sizes]
 
 
-def _subjects(
-    artefacts: Thing | Mapping[str, Thing],
-    dense: Mapping[str, Thing],
-    reference: keras.Model | None,
-) -> list["_Subject"]:
-    things = dict(artefacts) if isinstance(artefacts, Mapping) else {_name(artefacts): artefacts}
-    if not things:
-        raise ValueError("Expected at least one artefact. Received: none")
-    unknown = [name for name in dense if name not in things]
-    if unknown:
-        raise ValueError(f"`dense` has {unknown}; the artefacts are {list(things)}")
-    plain = None if reference is None else exportable(reference)
-    subjects = []
-    for name, thing in things.items():
-        subjects.append(_Subject(name, thing, plain))
-        if name in dense:
-            subjects.append(_Subject(f"{name}, dense", dense[name], plain, is_dense=True))
-    return subjects
-
-
-def _name(thing: Thing) -> str:
-    _check_thing(thing)
-    return thing.name if isinstance(thing, keras.Model) else Path(thing).name
-
-
-def _check_thing(thing: Any) -> None:
-    if not isinstance(thing, (keras.Model, str, os.PathLike)):
-        raise ValueError(f"Expected a Keras model or a path. Received: {thing!r} of {type(thing)}")
-
-
-class _Subject:
-    """One artefact under measurement."""
-
-    def __init__(
-        self, name: str, thing: Thing, reference: keras.Model | None, is_dense: bool = False
-    ):
-        _check_thing(thing)
-        self.name, self.is_dense = name, is_dense
-        self.artefact = None if isinstance(thing, keras.Model) else Artefact.at(thing)
-        self._source, self.model = thing, reference
-        self.density: float | None = None
-        if isinstance(thing, keras.Model):
-            self.model = exportable(thing)
-        elif self.artefact is not None and self.artefact.kind == "keras":
-            self.model = exportable(keras_model(self.artefact.path))
-        if self.model is not None and not (is_dense and self.model is reference):
-            self.density = _nonzero_share(self.model)
-        self.program: Program
-
-    def load(self) -> float:
-        """Loads it anew; returns the seconds that took."""
-        start = time.perf_counter()
-        self.program = self.artefact.load() if self.artefact else program(self._source)
-        return time.perf_counter() - start
-
-
-class _News:
-    """Tells how far it is, once there was silence for a while."""
-
-    def __init__(self, console: Console):
-        self._console, self._spoke = console, time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        if time.monotonic() - self._spoke > _SILENT_SECONDS:
-            say(self._console, f"  {text}")
-            self._spoke = time.monotonic()
-
-
 def _measured(
-    subjects: list[_Subject],
-    reference: keras.Model | None,
+    measured: list[Subject],
+    right: Program | None,
     x: Inputs | None,
     batch_sizes: Sequence[int],
     repeats: int,
     tell: Callable[[str], None],
 ) -> list[Measurement]:
-    examples = _examples(x, subjects[0].program, max(batch_sizes))
-    batches = {n: {k: np.resize(v, (n, *v.shape[1:])) for k, v in examples.items()}
-               for n in batch_sizes}  # fmt: skip
-    calls = {n: {s.name: _timed(s.program, batch) for s in subjects} for n, batch in batches.items()}
-    differences = _differences(subjects, reference, examples)
-    loaders = {s.name: s.load for s in subjects if s.artefact}
-    loads = _in_turns(loaders, 3, 0, lambda i, of: tell(f"loading, turn {i} of {of}"))
-    latency: dict[str, dict[int, Spread]] = {s.name: {} for s in subjects}
-    for n in batch_sizes:
-        pass
-    return []
+    shared = examples(x, measured[0].program, max(batch_sizes))
+    inputs = {n: {s.name: s.fitted(batch_of(shared, n)) for s in measured} for n in batch_sizes}
+    differences, operations = _differences(measured, right, shared), _flops(measured)
+    loaders = {s.name: s.load for s in measured if s.artefact}
+    loads = in_turns(loaders, _LOADS, tell=tell, what="loading: ")
+    latency: dict[str, dict[int, Spread]] = {s.name: {} for s in measured}
+    for n, batch in inputs.items():
+        calls = {s.name: partial(s.seconds, batch[s.name]) for s in measured}
+        timed = in_turns(calls, repeats, min(_UNTIMED, repeats), tell, f"batch {n}: ")
+        for name, seconds in timed.items():
+            latency[name][n] = Spread.of([1000 * t for t in seconds])
+    rows = []
+    for s in measured:
+        count, name = operations.get(id(s.model)), s.name
+        rows.append(_row(s, count, loads.get(name), latency[name], differences[name]))
+        tell(f"weighed {name}")
+    return rows
 
 
-def _in_turns(functions: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """What each function returns, `repeats` times, taking turns in changing order."""
-    found: dict[str, list[float]] = {name: [] for name in functions}
-    names = list(functions)
-    warm = min(3, repeats)
-    for turn in range(repeats + warm):
-        start = turn % max(1, len(names))
-        for name in names[start:] + names[:start]:
-            value = functions[name]()
-            if turn >= warm:
-                found[name].append(value)
+def _differences(
+    measured: Sequence[Subject], right: Program | None, x: Inputs
+) -> dict[str, float | None]:
+    found: dict[str, float | None] = {s.name: None for s in measured}
+    if right is None:
+        return found
+    try:
+        expected = right.call(right.fitted(x))
+    except ValueError as error:
+        raise ValueError(f"The reference is of another model: {error}") from error
+    for s in measured:
+        if not s.is_dense:
+            try:
+                found[s.name] = difference(s.program.call(s.fitted(x)), expected)
+            except ValueError as error:
+                raise ValueError(f"{s.name!r} is not of the reference's model: {error}") from error
     return found
 
 
-def _outputs(loaded: Program, x: Inputs) -> list[Array]:
-    return loaded.call(loaded.named(x))
-
-
-def _timed(loaded: Program, batch: Inputs) -> Callable[[], float]:
-    batch = loaded.named(batch)
-
-    def call() -> float:
-        start = time.perf_counter()
-        loaded.call(batch)
-        return time.perf_counter() - start
-
-    return call
-
-
-def _difference(outputs: Sequence[Array], right: Sequence[Array]) -> float:
-    """The largest difference, relative to the largest right output."""
-    largest = 0.0
-    for output, expected in zip(outputs, right, strict=True):
-        a, b = output.astype(np.float64), expected.astype(np.float64)
-        scale = np.abs(b).max(initial=0.0)
-        largest = max(largest, float(np.abs(a - b).max(initial=0.0) / (scale or 1.0)))
-    return largest
+def _flops(measured: Sequence[Subject]) -> dict[int, int | None]:
+    """Model id to operations; each model is counted once."""
+    models = {id(s.model): s.model for s in measured if getattr(s.model, "inputs", None)}
+    return {i: flops(model) for i, model in models.items() if model is not None}
 
 
 def _row(
-    s: _Subject,
+    s: Subject,
+    operations: int | None,
     loads: Sequence[float] | None,
     latency: dict[int, Spread],
     difference: float | None,
@@ -332,18 +261,14 @@ def _row(
         s.name,
         s.density,
         s.model.count_params() if s.model is not None else None,
-        flops(s.model) if s.model is not None and getattr(s.model, "inputs", None) else None,
+        operations,
         s.artefact.bytes if s.artefact else None,
         s.artefact.gzipped if s.artefact else None,
         float(np.median(loads)) if loads else None,
         latency,
         difference,
+        s.is_dense,
     )
-
-
-def _nonzero_share(model: keras.Model) -> float:
-    arrays = weights.read(weights.prunable(model)).values()
-    return float(sum(np.count_nonzero(a) for a in arrays) / sum(a.size for a in arrays))
 
 
 def _about(repeats: int) -> dict[str, Any]:
@@ -359,21 +284,3 @@ def _about(repeats: int) -> dict[str, Any]:
 def _line(about: Mapping[str, Any]) -> str:
     found = ", ".join(f"{k} {v}" for k, v in about["versions"].items())
     return f"{found}, {about['device']}, {about['cores']} cores"
-
-
-def _cells(row: Measurement) -> list[str]:
-    def text(value: Any, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
-    spreads = [f"{s.median:.2f} ({s.low:.2f}-{s.high:.2f})" for s in row.latency.values()]
-    return [
-        row.name,
-        text(row.density, ".1%"),
-        text(row.parameters, ","),
-        text(None if row.flops is None else row.flops / 1e6, ".2f"),
-        text(row.bytes, ","),
-        text(row.gzipped, ","),
-        text(None if row.load_seconds is None else 1000 * row.load_seconds, ".1f"),
-        *spreads,
-        text(row.difference, ".1e"),
-    ]

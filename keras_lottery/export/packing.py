@@ -45,7 +45,7 @@ class Batch:
     coding: str
     stored: tf.DType
     dtype: tf.DType
-    sizes: list[int]
+    sizes: tuple[int, ...]
     bytes: tuple[int, int]
 
 
@@ -58,47 +58,30 @@ class Unpacker(tf.saved_model.experimental.TrackableResource):
 
     Args:
         weights: The weights, with empty variables.
+        name: Of the variable `packed`.
     """
 
-    def __init__(self, weights: Sequence[Sparse]):
+    def __init__(self, weights: Sequence[Sparse], name: str):
         super().__init__()
         batches = list(_batches(weights))
         packed, self._batches = _pack(batches)
         self._fingerprint = tf.fingerprint(packed[np.newaxis]).numpy()
         self._variables = [weight.variable for batch in batches for weight in batch]
-        self.packed = tf.Variable(packed, shape=[None], trainable=False, name="packed")
+        self.packed = tf.Variable(packed, shape=[None], trainable=False, name=name)
 
     def _create_resource(self) -> Any:
         return tf.constant(0)
 
     def _initialize(self) -> None:
         packed = tf.convert_to_tensor(self.packed)
-        held = [tf.convert_to_tensor(variable) for variable in self._variables]
-        specs = [tf.TensorSpec([None], x.dtype) for x in (packed, *held)]
-        with tf.device("/device:CPU:0"):
-            filled = tf.raw_ops.If(
-                cond=packed,
-                input=[packed, *held],
-                Tout=[x.dtype for x in held],
-                then_branch=_function(lambda packed, *_: self._unpacked(packed), specs),
-                else_branch=_function(lambda _, *held: held, specs),
-            )
-        for variable, value in zip(self._variables, filled, strict=True):
-            variable.assign(value, read_value=False)
-        self.packed.assign(np.zeros(0, np.uint8), read_value=False)
-
-    def _unpacked(self, packed: Any) -> list[Any]:
-        """The weights of all batches, flat, if the bytes are those that were packed."""
         found = tf.fingerprint(tf.expand_dims(packed, 0))
         same = tf.reduce_all(found == self._fingerprint)
         with tf.control_dependencies([tf.raw_ops.Assert(condition=same, data=[_CHANGED])]):
-            parts = iter(tf.split(packed, [n for batch in self._batches for n in batch.bytes]))
-        return [weight for batch in self._batches for weight in _decoded(batch, parts)]
-
-
-def _function(function: Any, specs: Sequence[tf.TensorSpec]) -> Any:
-    traced = tf.function(function, input_signature=specs, autograph=False)
-    return traced.get_concrete_function()
+            sizes = np.array([batch.bytes for batch in self._batches], np.int64).reshape(-1)
+            parts = iter(tf.split(packed, sizes))
+        weights = [weight for batch in self._batches for weight in _decoded(batch, parts)]
+        for variable, weight in zip(self._variables, weights, strict=True):
+            variable.assign(weight, read_value=False)
 
 
 def _batches(weights: Sequence[Sparse]) -> Iterator[list[Sparse]]:
@@ -127,7 +110,7 @@ def _pack(batches: Sequence[Sequence[Sparse]]) -> tuple[Codes, list[Batch]]:
                 first.coding,
                 tf.as_dtype(values.dtype),
                 first.variable.dtype,
-                [weight.array.size for weight in weights],
+                tuple(weight.array.size for weight in weights),
                 (codes.size, values.nbytes),
             )
         )
@@ -138,4 +121,4 @@ def _decoded(batch: Batch, parts: Iterator[Any]) -> list[Any]:
     codes, raw = next(parts), next(parts)
     values = tf.bitcast(tf.reshape(raw, [-1, batch.stored.size]), batch.stored)
     flat = coding.decode(codes, values, batch.coding, sum(batch.sizes))
-    return list(tf.split(tf.cast(flat, batch.dtype), batch.sizes))
+    return list(tf.split(tf.cast(flat, batch.dtype), np.array(batch.sizes, np.int64)))

@@ -1,0 +1,211 @@
+"""`kl.export.saved_model`: a TensorFlow SavedModel that is as small as its sparse weights.
+
+Anything that loads a SavedModel loads it, without Keras or this package. Positions and
+non-zeros of all coded weights are one variable of bytes. A variable for each of these weights
+is saved empty and filled from it once, when the model is loaded (`packing.Unpacker`). From
+then on they are dense variables like any other, and a call costs what it costs without
+pruning. When TensorFlow saves a loaded model again, that is with dense weights.
+"""
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import ml_dtypes
+import numpy as np
+import tensorflow as tf
+
+from keras_lottery import weights
+from keras_lottery.export.coding import coded_bytes
+from keras_lottery.export.endpoints import Held, Signature, endpoints, traced
+from keras_lottery.export.packing import Sparse, Unpacker
+from keras_lottery.export.targets import checked_target, exportable
+from keras_lottery.masks import Array
+
+_STORAGE = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+# What a coded weight must save: it costs bytes of the graph, and time when it is loaded,
+# which a bias or a statistic seldom pays.
+_LEAST_GAIN, _LEAST_GAIN_OF_VECTOR = 256, 1 << 14
+
+
+def saved_model(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    signatures: Mapping[str, Signature] | None = None,
+    input_signature: Any = None,
+    storage: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a SavedModel whose size follows the density of the weights.
+
+    It has the endpoint `serve` and the signature `serving_default`, as `model.export()`
+    gives them, and loads wherever that does. Each weight is stored once, in its smallest
+    coding (`keras_lottery.export.coding`), and decoded once, when the model is loaded; the
+    outputs are the same, bit for bit. `Masked` layers are taken out in a copy; masks under
+    `kl.enforce` stay in force.
+
+    Args:
+        model: A built Keras model of any kind.
+        path: Of the folder to write, in a folder that exists.
+        signatures: Dict of name to a further endpoint and signature: a built model, say one
+            that shares layers with `model` and gives its features, or a pair of a function
+            that calls `model` or its layers and the `input_signature` of that function.
+            Weights they share with `model` are stored once.
+        input_signature: A list with, for each argument of `model`, a `tf.TensorSpec` or a
+            list or dict of them. Default: from the model's inputs, for any batch size; for
+            a subclassed model from the shapes it was built with.
+        storage: `"float16"` or `"bfloat16"` to store float32 weights of rank 2 or more
+            in 16 bits; they are cast back when the model is loaded. Default: as they are.
+        overwrite: Whether an existing folder may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the model is not built, its inputs are not known, it calls Python
+            code that no graph can hold, a weight is too large for `storage`, or the path
+            cannot be written. Nothing is then written.
+
+    Example:
+
+    >>> import tempfile
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     loaded = tf.saved_model.load(saved_model(model, folder + "/served"))
+    >>> loaded.serve(tf.zeros((3, 2))).shape
+    TensorShape([3, 1])
+    """
+    target = checked_target(path, overwrite=overwrite)
+    plain, signatures = exportable(model), dict(signatures or {})
+    if storage not in (None, *_STORAGE):
+        raise ValueError(f"`storage` must be one of {[None, *_STORAGE]}. Received: {storage!r}")
+    if signatures and plain is not model:
+        raise ValueError(
+            f"The model {model.name!r} holds `Masked` layers, which are taken out in a copy: "
+            "`signatures` would not share its weights. Take them out with `kl.strip` first, "
+            "and build what is in `signatures` from the model that this returns."
+        )
+    served = endpoints(plain, signatures, input_signature)
+    models = [plain, *(s for s in signatures.values() if isinstance(s, keras.Model))]
+    root = tf.Module()
+    held = _hold(root, weights.name([v for m in models for v in m.variables]), storage)
+    functions = {name: traced(name, endpoint, held) for name, endpoint in served.items()}
+    if tables := [table for m in models for table in _tables(m)]:
+        root.tables = tables
+    with _replacing(target) as temporary:
+        _save(root, functions, temporary)
+    return target
+
+
+def _hold(root: tf.Module, variables: weights.Variables, storage: str | None) -> list[Held]:
+    """Gives `root` a variable for each of `variables`, and what fills the coded ones."""
+    held: list[Held] = []
+    sparse: list[Sparse] = []
+    name = uuid.uuid4().hex[:6]  # TensorFlow 1 shares the variables of one name in a session.
+    for path, variable in variables.items():
+        value = variable.numpy()
+        array = _stored(path, value, storage)
+        coding = _coding(array)
+        coded = coding != "dense" or array.dtype != value.dtype
+        own = tf.Variable(
+            np.zeros(0, value.dtype) if coded else array,
+            shape=[None] if coded else array.shape,
+            trainable=False,
+            name=name,
+        )
+        if coded:
+            sparse.append(Sparse(array, coding, own))
+        # Short names: they are most of the bytes that a variable costs beside its value.
+        setattr(root, str(len(held)), own)
+        held.append(Held(variable, own, coded))
+    if sparse:
+        root.unpacker = Unpacker(sparse, name)
+        root.packed = root.unpacker.packed
+    return held
+
+
+def _stored(path: str, value: Array, storage: str | None) -> Array:
+    """The weight in the dtype in which it is stored."""
+    if storage is None or value.dtype != np.float32 or value.ndim < 2:
+        return value
+    with np.errstate(over="ignore"):
+        half = value.astype(_STORAGE[storage])
+    lost = np.isinf(half) & np.isfinite(value)
+    if np.any(lost):
+        raise ValueError(
+            f"The weight {path!r} holds {value[lost][0]}, which is too large for "
+            f"`storage={storage!r}`. Use 'bfloat16', which goes as far as float32, or None."
+        )
+    return np.asarray(half)
+
+
+def _coding(array: Array) -> str:
+    """The coding in which the weight is smallest, if that saves enough."""
+    dtype = tf.as_dtype(array.dtype)
+    if not dtype.is_floating or dtype.size == 1:
+        return "dense"
+    sizes = coded_bytes(array)
+    best = min(sizes, key=lambda coding: sizes[coding])
+    least = _LEAST_GAIN if array.ndim > 1 else _LEAST_GAIN_OF_VECTOR
+    return best if sizes["dense"] - sizes[best] >= least else "dense"
+
+
+def _tables(model: keras.Model) -> list[Any]:
+    """The lookup tables that layers of the model hold."""
+    held = (value for layer in weights.sublayers(model) for value in vars(layer).values())
+    return [x for x in held if isinstance(x, tf.saved_model.experimental.TrackableResource)]
+
+
+def _save(root: tf.Module, functions: Mapping[str, Any], folder: Path) -> None:
+    """Saves the endpoints with all variables they use, the model's or not."""
+    for name, function in functions.items():
+        setattr(root, name, function)
+    if others := _not_in(root.variables, functions):
+        root.others = others
+    signatures = {{"serve": "serving_default"}.get(n, n): f for n, f in functions.items()}
+    try:
+        tf.saved_model.save(root, str(folder), signatures=signatures)
+    except (AssertionError, ValueError, TypeError) as error:
+        raise ValueError(f"TensorFlow cannot save the model: {error}") from error
+
+
+def _not_in(known: Sequence[tf.Variable], functions: Mapping[str, Any]) -> list[tf.Variable]:
+    used = [v for f in functions.values() for v in f.get_concrete_function().variables]
+    ours = {id(v) for v in known}
+    return [v for v in {id(v): v for v in used}.values() if id(v) not in ours]
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A folder beside `target` that takes its place when all went well, else is removed."""
+    mark = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    new, old = (target.with_name(f".{target.name}.{mark}.{which}") for which in ("new", "old"))
+    try:
+        yield new
+        for file in new.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        if target.exists():
+            os.rename(target, old)
+        try:
+            os.rename(new, target)
+        except BaseException:
+            if old.exists():
+                os.rename(old, target)
+            raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    if old.is_symlink():
+        old.unlink()
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(file: Path) -> None:
+    """Has the file's content written to the disk."""
+    with open(file, "rb") as handle:
+        os.fsync(handle.fileno())
