@@ -234,8 +234,11 @@ def test_every_format_goes_to_the_asked_folder(cli, here):
     assert not (here / SMALL / "export").exists()
 
 
-def test_a_ticket_file_is_exported_beside_itself(cli, here):
-    code, out, _ = cli("export", "--format=keras", os.path.join(SMALL, "ticket_02.safetensors"))
+def test_a_ticket_file_is_exported_beside_itself(cli, refused, here):
+    path = os.path.join(SMALL, "ticket_02.safetensors")
+    name = Ticket.load(path).metadata["model"]["name"]
+    refused(path, words=["names code as its model", f"--architecture={name}"])
+    code, out, _ = cli("export", "--format=keras", f"--architecture={name}", path)
     assert code == 0
     assert "not trained" in out.splitlines()[0]
     assert (here / SMALL / "export" / "ticket_02.keras").exists()
@@ -244,7 +247,7 @@ def test_a_ticket_file_is_exported_beside_itself(cli, here):
 def test_a_ticket_that_names_no_model_needs_an_architecture(cli, refused, here):
     path = here / SMALL / "trained_01.safetensors"
     found = Ticket.load(path)
-    model = deploying.build(found)
+    model = deploying.build(found, found.metadata["model"]["name"])
     Ticket(found.masks, found.weights).save("bare.safetensors")
     refused("bare.safetensors", words=["does not say how its model is built", "--architecture="])
     model.save("net.keras")

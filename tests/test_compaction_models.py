@@ -147,6 +147,19 @@ def test_what_goes_into_a_nested_model_keeps_one_width():
     assert (width(made, "a"), width(made, "b")) == (3, 3)
 
 
+def test_a_nested_model_without_weights_keeps_one_width_too():
+    inside = Input((4,))
+    inner = Model(inside, L.ReLU()(inside))
+    x = Input((3,))
+    a, b = L.Dense(4, name="a")(x), L.Dense(4, name="b")(x)
+    model = Model(x, [L.Dense(1, name="out")(inner(a)), L.Dense(1, name="other")(inner(b))])
+    fill(model)
+    kill(model.get_layer("out"), inputs=[0, 1])
+    kill(model.get_layer("other"), inputs=[1, 2])
+    made = small(model)
+    assert (width(made, "a"), width(made, "b")) == (3, 3)
+
+
 def test_a_model_in_a_model_in_a_model():
     inner = encoder()
     middle = keras.Sequential([Input((4,)), inner, L.Dense(3)], name="middle")

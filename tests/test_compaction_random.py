@@ -7,6 +7,7 @@ what is left after larger numbers cancelled, and their relative rounding means n
 
 import keras
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers as L
@@ -220,6 +221,7 @@ def without_biases(model):
     return sum(v.numpy().size for v in model.weights if v.name != "bias")
 
 
+@pytest.mark.filterwarnings("ignore:You are using a softmax over axis")
 def test_300_random_models_compact_to_the_same_function():
     smaller = []
 

@@ -16,7 +16,8 @@ from keras_lottery.experiments.store import METRICS, Store, newest_run, sparsest
 from keras_lottery.export import measure
 
 CALLS = []
-ABOUT = {"name": f"{__name__}:tiny", "input_shape": [2, 2], "classes": 3}
+TINY = f"{__name__}:tiny"
+ABOUT = {"name": TINY, "input_shape": [2, 2], "classes": 3}
 
 
 def tiny(shape, classes):
@@ -224,7 +225,7 @@ def test_without_a_run_it_is_said_how_to_make_one(tmp_path):
 
 def test_a_ticket_builds_its_model_with_its_weights_under_its_masks():
     found = ticket(0.5)
-    model = deploying.build(found)
+    model = deploying.build(found, TINY)
     for value, array in zip(model.get_weights(), found.weights.values(), strict=True):
         np.testing.assert_array_equal(value, array)
     masks = enforcement.enforced_masks(model)
@@ -250,7 +251,7 @@ def test_a_ticket_of_another_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="belongs to another architecture"):
         deploying.build(ticket(), str(tmp_path / "other.keras"))
     with pytest.raises(ValueError, match="belongs to another architecture"):
-        deploying.build(ticket(model={**ABOUT, "classes": 2}))
+        deploying.build(ticket(model={**ABOUT, "classes": 2}), TINY)
 
 
 HOSTILE = {
@@ -276,6 +277,15 @@ def test_nothing_but_sizes_is_passed_to_what_a_ticket_names(about):
     assert CALLS == []
 
 
+def test_code_that_a_ticket_file_names_is_run_only_if_the_user_names_it_too():
+    found = ticket()
+    CALLS.clear()
+    with pytest.raises(ValueError, match=f"--architecture={TINY}"):
+        deploying.build(found)
+    assert CALLS == []
+    assert deploying.build(ticket(), TINY).built
+
+
 # Writing --------------------------------------------------------------------------------
 
 NAMES = {
@@ -287,7 +297,7 @@ NAMES = {
 
 
 def test_every_format_is_written_and_computes_the_same(tmp_path):
-    model, said = deploying.build(ticket(0.5)), []
+    model, said = deploying.build(ticket(0.5), TINY), []
     found = deploying.write(model, list(NAMES), tmp_path / "a" / "b", "m", say=said.append)
     assert {name: path.name for name, path in found.items()} == NAMES
     assert [line.split() for line in said] == [[n, str(p)] for n, p in found.items()]
@@ -298,7 +308,7 @@ def test_every_format_is_written_and_computes_the_same(tmp_path):
 
 def write(folder, *formats, **options):
     return deploying.write(
-        deploying.build(ticket(0.5)), formats, folder, "m", say=lambda text: None, **options
+        deploying.build(ticket(0.5), TINY), formats, folder, "m", say=lambda text: None, **options
     )
 
 
@@ -327,7 +337,7 @@ def test_what_is_there_is_refused_and_nothing_is_written(tmp_path, name):
 
 def test_a_link_to_nowhere_is_there(tmp_path):
     (tmp_path / "m.keras").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match=r"exists already.*--overwrite"):
         write(tmp_path, "keras")
     assert (tmp_path / "m.keras").is_symlink()
 
@@ -377,7 +387,7 @@ def test_a_format_that_fails_is_named(tmp_path, monkeypatch, error):
 
 
 def test_dense_counterparts_are_the_same_network_with_no_zeros(tmp_path):
-    model = deploying.build(ticket(0.5))
+    model = deploying.build(ticket(0.5), TINY)
     found = deploying.dense_counterparts(model, list(NAMES), tmp_path)
     assert found.keys() == NAMES.keys()
     assert found["compact"] == found["keras"]

@@ -39,7 +39,10 @@ _MEASURE = flags.DEFINE_bool(
 )
 _REPEATS = flags.DEFINE_integer("repeats", 30, "Timed calls of each.", lower_bound=1)
 _ARCHITECTURE = flags.DEFINE_string(
-    "architecture", None, "A .keras file of the model, for a ticket that does not name its model."
+    "architecture",
+    None,
+    "The model, for a ticket that does not name one of this package's: a .keras file, or "
+    "module:function as for find.",
 )
 _OUT = flags.DEFINE_string("out", None, "Folder to write to. Default: export/ beside the tickets.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace files that are there.")
@@ -52,7 +55,7 @@ def main(ticket_or_run: str | None = None) -> None:
         charts.check_installed()
     found = _source(ticket_or_run)
     say(console, found.words)
-    model = deploying.build(found.ticket, _ARCHITECTURE.value)
+    model = deploying.build(found.ticket, _ARCHITECTURE.value or found.architecture)
     if _MEASURE.value:
         deploying.check_measurable(model)
     folder = Path(_OUT.value or found.folder)

@@ -28,12 +28,14 @@ class Source:
         stem: What the files are called.
         folder: Where they go unless asked otherwise.
         words: A sentence on where it comes from.
+        architecture: The model that the user's own run names; `None` for a ticket file.
     """
 
     ticket: Ticket
     stem: str
     folder: Path
     words: str
+    architecture: str | None = None
 
 
 def source(path: str | Path, round: str = "best", tolerance: float = 0.01) -> Source:
@@ -73,7 +75,8 @@ def source(path: str | Path, round: str = "best", tolerance: float = 0.01) -> So
             f"{str(store.ticket_path(index))!r}, which is not trained."
         )
     words = f"{path}, {_words(records, index)}"
-    return Source(Ticket.load(trained), f"round_{index:02d}", path / "export", words)
+    name = store.config().get("model")
+    return Source(Ticket.load(trained), f"round_{index:02d}", path / "export", words, name)
 
 
 def _round(text: str, records: list[dict[str, Any]], tolerance: float) -> int:
@@ -105,15 +108,23 @@ def build(ticket: Ticket, architecture: str | None = None) -> keras.Model:
 
     Args:
         ticket: With `metadata["model"]` as `keras-lottery find` writes it.
-        architecture: Path of a `.keras` file of the model instead.
+        architecture: Path of a `.keras` file of the model, or a name that `models.resolve`
+            knows. Default: what the ticket names, if that is one of `models.NAMED`: a file
+            from elsewhere does not choose which code is run.
 
     Raises:
         ValueError: If it is not known how to build the model, or the ticket is of another.
     """
-    if architecture is not None:
+    if architecture is not None and architecture.endswith(".keras"):
         model = keras_model(Path(architecture))
     else:
-        model = models.build(*_described(ticket))
+        name, shape, classes = _described(ticket)
+        if architecture is None and name not in models.NAMED:
+            raise ValueError(
+                f"The ticket names code as its model, {name!r}, which is not run unless you say "
+                f"so: --architecture={name}"
+            )
+        model = models.build(architecture or name, shape, classes)
     ticket.apply(model)
     return model
 

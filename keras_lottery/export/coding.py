@@ -1,17 +1,17 @@
-"""How few bytes hold a weight that is mostly zeros, and how TensorFlow gets it back.
+"""How few bytes hold the places of a weight's non-zeros, and how TensorFlow gets them back.
 
-A coding says where the non-zeros are; they follow it in the weight's order:
-
-- `"mask"`: one bit an element, as `np.packbits` gives them;
-- `"gap4"` and `"gap8"`: for each non-zero the number of zeros before it since the last one,
-  in a field of 4 bits (two a byte, the low half first) or 8. A field of all ones, 15 or 255,
-  is no element: it stands for that many zeros.
-- `"dense"`: no positions, every element follows.
+The places are a row of moves through the weight: n > 0 says that here is a non-zero, and goes
+on by n elements; n < 0 only goes on, by -n elements. A table gives the moves that each value
+of a byte stands for, and is made for the weight at hand by byte pair encoding: while a value
+is free, it comes to stand for the pair of values that is most frequent next to each other. So
+the bytes come near the entropy bound at any density, and below it where the pruning has a
+structure: whole channels, blocks, N of M.
 
 A non-zero is an element with a bit set, so -0.0 and every NaN come back as they were.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,59 +21,97 @@ from numpy.typing import NDArray
 from keras_lottery.masks import Array
 
 Codes = NDArray[np.uint8]
-WIDTHS = {"gap4": 4, "gap8": 8}
-CODINGS = ("dense", "mask", *WIDTHS)
+
+# Moves of up to 64 elements are one value each; longer ones skip 64 * 4**k elements first.
+_NEAR, _SKIPS, _VALUES = 64, 13, 256
+_MOST_MOVES = 8
 
 
-def nonzero(array: Array) -> NDArray[np.intp]:
-    """The flat positions of the elements that have a bit set, in ascending order.
+@dataclass(frozen=True)
+class Coded:
+    """A flat array as its non-zeros and their places.
 
-    Example:
-
-    >>> nonzero(np.array([[0.0, 2.0], [-0.0, 0.0]])).tolist()
-    [1, 2]
+    Attributes:
+        table: int32 array of a row of moves for each value of a byte, filled up with 0;
+            `None` if every element is stored, since that takes fewer bytes.
+        codes: uint8 array: rows of `table`.
+        values: The non-zeros in their order.
+        size: How many elements the array has.
     """
-    flat = np.ascontiguousarray(array).reshape(-1)
-    return np.flatnonzero(flat.view(f"u{flat.dtype.itemsize}"))
+
+    table: NDArray[np.int32] | None
+    codes: Codes
+    values: Array
+    size: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes and values; the table is part of the graph."""
+        return self.codes.nbytes + self.values.nbytes
 
 
-def coded_bytes(array: Array) -> dict[str, int]:
-    """The bytes that each coding needs for `array`, positions and elements.
+def encode(array: Array) -> Coded:
+    """The non-zeros of an array and their places.
 
     Args:
-        array: Array of any shape and dtype.
+        array: Array of any shape, of a dtype of 1, 2, 4 or 8 bytes.
 
     Example:
 
-    >>> coded_bytes(np.array([0, 0, 0, 0, 0, 0, 0, 0, 7], "float32"))
-    {'dense': 36, 'mask': 6, 'gap4': 5, 'gap8': 5}
+    >>> coded = encode(np.array([0, 0, 5, 0, 6], "float32"))
+    >>> coded.table[coded.codes].tolist(), coded.values.tolist()
+    ([[-2], [2], [1]], [5.0, 6.0])
     """
-    positions = nonzero(array)
-    values = positions.size * array.itemsize
-    sizes = {"dense": array.nbytes, "mask": -(-array.size // 8) + values}
-    for coding, width in WIDTHS.items():
-        fields = positions.size + int(np.sum(_zeros_before(positions) // (2**width - 1)))
-        sizes[coding] = -(-fields * width // 8) + values
-    return sizes
+    flat = np.ascontiguousarray(array).reshape(-1)
+    places = nonzero(flat)
+    moves, symbols = np.unique(_moves(places), return_inverse=True)
+    rows: list[tuple[int, ...]] = [(move,) for move in moves.tolist()]
+    codes = _paired(symbols.astype(np.uint8), rows)
+    table = np.zeros((max(1, len(rows)), max(map(len, rows), default=1)), np.int32)
+    for filled, row in zip(table, rows, strict=False):
+        filled[: len(row)] = row
+    if codes.nbytes + places.size * flat.itemsize >= flat.nbytes:
+        return Coded(None, np.zeros(0, np.uint8), flat, flat.size)
+    return Coded(table, codes, flat[places], flat.size)
 
 
-def stored_bytes(arrays: Iterable[Array]) -> int:
-    """The bytes of all arrays, each in its smallest coding.
+def decode(coded: Coded, codes: Any, values: Any) -> Any:
+    """The flat array, in operations of TensorFlow.
+
+    Args:
+        coded: What the array was coded as; its table and size are used.
+        codes: Its codes as a uint8 tensor of any shape.
+        values: Its values as a flat tensor of any dtype.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When it runs, if there are not as many values as
+            places, or a place is not below the size.
 
     Example:
 
-    >>> stored_bytes([np.zeros(800, "float32"), np.ones(2, "float32")])
-    8
+    >>> coded = encode(np.array([0, 0, 5, 0, 6], "float32"))
+    >>> decode(coded, coded.codes, coded.values).numpy().tolist()
+    [0.0, 0.0, 5.0, 0.0, 6.0]
     """
-    return sum(min(coded_bytes(array).values()) for array in arrays)
+    values, first_axis = tf.convert_to_tensor(values), tf.constant(0)
+    if coded.table is None:
+        return values
+    rows = tf.gather(coded.table, tf.cast(codes, tf.int32), axis=first_axis)
+    moves = tf.reshape(rows, [-1])
+    places = tf.cumsum(tf.abs(moves), axis=first_axis, exclusive=True)
+    return tf.raw_ops.SparseToDense(
+        sparse_indices=tf.gather(places, tf.where(moves > 0), axis=first_axis),
+        output_shape=[coded.size],
+        sparse_values=values,
+        default_value=np.zeros((), values.dtype.as_numpy_dtype),
+    )
 
 
 def entropy_bound(arrays: Iterable[Array]) -> float:
-    """The bytes below which random masks of the same densities cannot be stored.
+    """The bytes that random masks of the arrays' densities need at least.
 
-    For each array of n elements: n H(density) / 8 for the positions, H being the entropy of
-    one element's bit, and every non-zero in full. No coding that knows nothing but the
-    densities can do with less.
+    For each array of n elements n H(density) / 8 for the places, H being the entropy of one
+    element's bit, and every non-zero in full.
 
     Source: Shannon, A Mathematical Theory of Communication, 1948.
 
@@ -91,95 +129,66 @@ def entropy_bound(arrays: Iterable[Array]) -> float:
     return float(bound)
 
 
-def encode(array: Array, coding: str) -> tuple[Codes, Array]:
-    """The positions of the non-zeros as bytes, and the non-zeros.
-
-    Args:
-        array: Array of any shape and dtype.
-        coding: One of `CODINGS`.
-
-    Returns:
-        A uint8 array, and a flat array of the dtype of `array`.
+def nonzero(array: Array) -> NDArray[np.intp]:
+    """The flat positions of the elements that have a bit set, in ascending order.
 
     Example:
 
-    >>> codes, values = encode(np.array([0, 0, 5, 6], "float32"), "gap4")
-    >>> codes.tolist(), values.tolist()
-    ([2], [5.0, 6.0])
+    >>> nonzero(np.array([[0.0, 2.0], [-0.0, 0.0]])).tolist()
+    [1, 2]
     """
     flat = np.ascontiguousarray(array).reshape(-1)
-    if coding == "dense":
-        return np.zeros(0, np.uint8), flat
-    positions = nonzero(flat)
-    if coding == "mask":
-        mask = np.zeros(flat.size, bool)
-        mask[positions] = True
-        return np.packbits(mask), flat[positions]
-    return _gaps(positions, WIDTHS[coding]), flat[positions]
+    return np.flatnonzero(flat.view(f"u{flat.dtype.itemsize}"))
 
 
-def decode(codes: Any, values: Any, coding: str, size: int) -> Any:
-    """The reverse of `encode`, in TensorFlow's operations.
+def _moves(places: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The moves from the first element on to all places."""
+    if not places.size:
+        return places
+    first = places[:1]
+    to_first, rest = _skips(first // _NEAR)[1], -(first % _NEAR)
+    zeros = np.diff(places, append=places[-1] + 1) - 1
+    owners, skips = _skips(zeros // _NEAR)
+    order = np.argsort(np.concatenate([np.arange(places.size), owners]), kind="stable")
+    moves = np.concatenate([zeros % _NEAR + 1, skips])[order]
+    return np.concatenate([to_first, rest[rest < 0], moves])
 
-    Args:
-        codes: uint8 tensor, as `encode` gave it.
-        values: Flat tensor of any dtype.
-        coding: The coding.
-        size: How many elements the array has.
 
-    Returns:
-        A flat tensor of `size` elements.
+def _skips(counts: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Moves by `_NEAR` times each count, from its digits to the base of 4; whose they are."""
+    far = np.flatnonzero(counts)
+    digits = [counts[far] >> 2 * k & 3 for k in range(_SKIPS)]
+    moves = [np.full(int(digit.sum()), -_NEAR * 4**k) for k, digit in enumerate(digits)]
+    return np.concatenate([np.repeat(far, digit) for digit in digits]), np.concatenate(moves)
 
-    Raises:
-        tf.errors.InvalidArgumentError: When it runs, if there are not as many values as
-            positions or a position is not below `size`.
 
-    Example:
+def _paired(symbols: Codes, rows: list[tuple[int, ...]]) -> Codes:
+    """The symbols with frequent pairs replaced; `rows` grows by what each new one stands for.
 
-    >>> decode(*encode(np.array([0, 0, 5, 6], "float32"), "mask"), "mask", 4).numpy().tolist()
-    [0.0, 0.0, 5.0, 6.0]
+    Source: Gage, A New Algorithm for Data Compression, 1994.
     """
-    values = tf.convert_to_tensor(values)
-    if coding == "dense":
-        return values
-    return tf.raw_ops.SparseToDense(
-        sparse_indices=_positions(codes, coding),
-        output_shape=[size],
-        sparse_values=values,
-        default_value=tf.zeros([], values.dtype),
-    )
+    while len(rows) < _VALUES and symbols.size > 1:
+        pairs = symbols[:-1].astype(np.intp) * _VALUES + symbols[1:]
+        lengths = np.array([len(row) for row in rows])
+        counts = np.bincount(pairs, minlength=_VALUES**2).reshape(_VALUES, _VALUES)
+        known = counts[: len(rows), : len(rows)]
+        known[lengths[:, np.newaxis] + lengths > _MOST_MOVES] = 0
+        first, second = np.unravel_index(known.argmax(), known.shape)
+        if known[first, second] < 2:
+            break
+        symbols = _replaced(symbols, int(first), int(second), len(rows))
+        rows.append(rows[first] + rows[second])
+    return symbols
 
 
-def _zeros_before(positions: NDArray[np.intp]) -> NDArray[np.intp]:
-    """How many zeros lie between each position and the one before it."""
-    return np.diff(positions, prepend=-1) - 1
-
-
-def _gaps(positions: NDArray[np.intp], width: int) -> Codes:
-    escape = 2**width - 1
-    escapes, rest = np.divmod(_zeros_before(positions), escape)
-    fields = np.full(positions.size + int(escapes.sum()), escape, np.uint8)
-    fields[np.cumsum(escapes + 1) - 1] = rest
-    if width == 8:
-        return fields
-    even = np.append(fields, np.full(fields.size % 2, escape, np.uint8))
-    return even[::2] | even[1::2] << 4
-
-
-def _positions(codes: Any, coding: str) -> Any:
-    """The positions as an int64 tensor of one or two axes.
-
-    What a byte means is looked up in a table of 256 rows: fewer operations than arithmetic
-    takes, and each operation costs time when a SavedModel is loaded.
-    """
-    bytes_ = np.arange(256, dtype=np.uint8)[:, np.newaxis]
-    rows = tf.cast(codes, tf.int32)
-    if coding == "mask":
-        table = np.unpackbits(bytes_, axis=1).astype(bool)
-        return tf.where(tf.reshape(tf.gather(table, rows), [-1]))
-    fields = bytes_ if coding == "gap8" else np.hstack([bytes_ & 15, bytes_ >> 4])
-    escape = 2 ** WIDTHS[coding] - 1
-    # An element moves on by the zeros before it and itself; an escape, negative, moves only.
-    table = np.where(fields < escape, fields.astype(np.int64) + 1, -escape)
-    moves = tf.reshape(tf.gather(table, rows), [-1])
-    return tf.gather(tf.cumsum(tf.abs(moves)), tf.where(moves > 0)) - 1
+def _replaced(symbols: Codes, first: int, second: int, new: int) -> Codes:
+    """The symbols with each pair replaced by `new`; in a run of one symbol, from its start."""
+    hits = (symbols[:-1] == first) & (symbols[1:] == second)
+    if first == second:
+        index = np.arange(hits.size)
+        starts = hits & ~np.concatenate([[False], hits[:-1]])
+        hits &= (index - np.maximum.accumulate(np.where(starts, index, 0))) % 2 == 0
+    at = np.flatnonzero(hits)
+    symbols = symbols.copy()
+    symbols[at] = new
+    return np.delete(symbols, at + 1)

@@ -1,43 +1,23 @@
 """What a SavedModel serves: functions, the specs of their inputs, and their trace."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 
 from keras_lottery import weights
+from keras_lottery.export.packing import Held
 from keras_lottery.export.targets import exportable
+from keras_lottery.masks import Path
 
-Signature = keras.Model | tuple[Callable[..., Any], Any]
+Signature: TypeAlias = keras.Model | tuple[Callable[..., Any], Any]
 
+# Names of endpoints that are there anyway, and of what else the SavedModel holds.
+_TAKEN = {"serve", "serving_default", "unpacker", "beside"}
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
-
-
-@dataclass(frozen=True)
-class Held:
-    """A variable of a model, and the one that stands for it in the SavedModel.
-
-    Attributes:
-        variable: Of the model.
-        own: Of the SavedModel; flat and of unknown size if the weight is coded.
-        coded: Whether it is.
-    """
-
-    variable: keras.Variable
-    own: tf.Variable
-    coded: bool
-
-    def read(self) -> Any:
-        """The value, in the shape of the model's variable."""
-        value = tf.convert_to_tensor(self.own)
-        return tf.reshape(value, self.variable.shape) if self.coded else value
-
-    def assign(self, value: Any) -> None:
-        """Takes a new value, as a layer with state gives it."""
-        self.own.assign(tf.reshape(value, [-1]) if self.coded else value, read_value=False)
 
 
 @dataclass(frozen=True)
@@ -59,9 +39,7 @@ def endpoints(
     """
     found = {"serve": _of_model(model, input_signature)}
     for name, signature in signatures.items():
-        if not name.isidentifier() or name in ("serve", "serving_default") or hasattr(
-            tf.Module, name
-        ):
+        if not name.isidentifier() or name in _TAKEN or hasattr(tf.Module, name):
             raise ValueError(f"An endpoint cannot have the name {name!r}: choose another one.")
         if isinstance(signature, keras.Model):
             if exportable(signature) is not signature:
@@ -80,36 +58,76 @@ def endpoints(
     return found
 
 
-def traced(name: str, endpoint: Endpoint, held: Sequence[Held]) -> Any:
-    """The endpoint as a `tf.function` that reads the variables of the SavedModel.
+@dataclass(frozen=True)
+class Use:
+    """What endpoints do with variables.
 
-    Whatever a layer updates in a call, a random seed or the state of a recurrent layer say,
-    is updated in the SavedModel's own variables.
-
-    Raises:
-        ValueError: If it cannot be traced, or calls Python code.
+    Attributes:
+        used: The model's variables that they read or update, by path.
+        changed: Paths of those that they update.
+        others: Variables of TensorFlow that they use beside the model's.
     """
 
-    def run(*inputs: Any) -> Any:
-        with keras.StatelessScope([(h.variable, h.read()) for h in held]) as scope:
-            before = [scope.get_current_value(h.variable) for h in held]
+    used: weights.Variables
+    changed: set[Path]
+    others: list[tf.Variable]
+
+
+def use(found: Mapping[str, Endpoint], variables: weights.Variables) -> Use:
+    """Finds out what the endpoints do with the model's `variables`.
+
+    Raises:
+        ValueError: If an endpoint cannot be traced, or calls Python code.
+    """
+    read: dict[int, tf.Variable] = {}
+    changed: set[Path] = set()
+    for name, endpoint in found.items():
+        concrete = _tried(name, endpoint, variables, changed)
+        _check_no_python(name, concrete)
+        read.update((id(v), v) for v in concrete.variables)
+    used = {p: v for p, v in variables.items() if id(v.value) in read or p in changed}
+    known = {id(v.value) for v in variables.values()}
+    return Use(used, changed, [v for i, v in read.items() if i not in known])
+
+
+def _tried(name: str, endpoint: Endpoint, variables: weights.Variables, changed: set[Path]) -> Any:
+    """A trace that reads the model's own variables; adds to `changed` what it would update."""
+
+    def call(*inputs: Any) -> Any:
+        with keras.StatelessScope() as scope:
             outputs = endpoint.function(*inputs)
-        for h, value in zip(held, before, strict=True):
-            if scope.get_current_value(h.variable) is not value:
-                h.assign(scope.get_current_value(h.variable))
+        updates = {path: scope.get_current_value(v) for path, v in variables.items()}
+        changed.update(path for path, value in updates.items() if value is not None)
         return outputs
 
-    function = tf.function(run, input_signature=endpoint.specs, autograph=False)
     try:
-        concrete = function.get_concrete_function()
+        function = tf.function(call, input_signature=endpoint.specs, autograph=False)
+        return function.get_concrete_function()
     except Exception as error:
         raise ValueError(
             f"The endpoint {name!r} cannot be traced to a graph{_where(error)}: a SavedModel "
             "holds operations of TensorFlow only, no Python code. "
             f"{type(error).__name__}: {error}"
         ) from error
-    _check_no_python(name, concrete)
-    return function
+
+
+def served(endpoint: Endpoint, held: Held) -> Any:
+    """The endpoint as a `tf.function` that uses the variables of the SavedModel.
+
+    What a layer updates in a call, a random seed or the state of a recurrent layer, is
+    updated in them too.
+    """
+
+    def serve(*inputs: Any) -> Any:
+        with keras.StatelessScope(held.read()) as scope:
+            before = [scope.get_current_value(variable) for variable, _ in held.plain]
+            outputs = endpoint.function(*inputs)
+        for (variable, own), value in zip(held.plain, before, strict=True):
+            if scope.get_current_value(variable) is not value:
+                own.assign(scope.get_current_value(variable), read_value=False)
+        return outputs
+
+    return tf.function(serve, input_signature=endpoint.specs, autograph=False)
 
 
 def _of_model(model: keras.Model, given: Any) -> Endpoint:

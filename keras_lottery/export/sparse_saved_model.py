@@ -1,10 +1,9 @@
 """`kl.export.saved_model`: a TensorFlow SavedModel that is as small as its sparse weights.
 
-Anything that loads a SavedModel loads it, without Keras or this package. Positions and
-non-zeros of all coded weights are one variable of bytes. A variable for each of these weights
-is saved empty and filled from it once, when the model is loaded (`packing.Unpacker`). From
-then on they are dense variables like any other, and a call costs what it costs without
-pruning. When TensorFlow saves a loaded model again, that is with dense weights.
+Anything that loads a SavedModel loads it, without Keras or this package. All weights lie in
+one variable of bytes; the variables that the endpoints read are saved empty, and filled from
+it once, when the model is loaded (`packing.Unpacker`). From then on they are dense, and a call
+costs what it costs without pruning.
 """
 
 import contextlib
@@ -21,16 +20,15 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lottery import weights
-from keras_lottery.export.coding import coded_bytes
-from keras_lottery.export.endpoints import Held, Signature, endpoints, traced
-from keras_lottery.export.packing import Sparse, Unpacker
+from keras_lottery.export.coding import entropy_bound
+from keras_lottery.export.endpoints import Signature, Use, endpoints, served, use
+from keras_lottery.export.packing import Held, Unpacker, slabs
 from keras_lottery.export.targets import checked_target, exportable
 from keras_lottery.masks import Array
 
 _STORAGE = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
-# What a coded weight must save: it costs bytes of the graph, and time when it is loaded,
-# which a bias or a statistic seldom pays.
-_LEAST_GAIN, _LEAST_GAIN_OF_VECTOR = 256, 1 << 14
+# A model is packed if that saves so much: it takes time to load.
+_LEAST_SAVED, _LEAST_PART = 256, 0.02
 
 
 def saved_model(
@@ -90,42 +88,41 @@ def saved_model(
             "`signatures` would not share its weights. Take them out with `kl.strip` first, "
             "and build what is in `signatures` from the model that this returns."
         )
-    served = endpoints(plain, signatures, input_signature)
+    found = endpoints(plain, signatures, input_signature)
     models = [plain, *(s for s in signatures.values() if isinstance(s, keras.Model))]
+    of_models = use(found, weights.name([v for m in models for v in m.variables]))
     root = tf.Module()
-    held = _hold(root, weights.name([v for m in models for v in m.variables]), storage)
-    functions = {name: traced(name, endpoint, held) for name, endpoint in served.items()}
-    if tables := [table for m in models for table in _tables(m)]:
-        root.tables = tables
+    held = _hold(root, of_models, storage)
+    functions = {name: served(endpoint, held) for name, endpoint in found.items()}
+    beside = [*of_models.others, *(table for m in models for table in _tables(m))]
+    if beside:
+        root.beside = beside
     with _replacing(target) as temporary:
         _save(root, functions, temporary)
     return target
 
 
-def _hold(root: tf.Module, variables: weights.Variables, storage: str | None) -> list[Held]:
-    """Gives `root` a variable for each of `variables`, and what fills the coded ones."""
-    held: list[Held] = []
-    sparse: list[Sparse] = []
+def _hold(root: tf.Module, found: Use, storage: str | None) -> Held:
+    """Gives `root` the variables that stand for those that are used, and what fills them."""
+    values = {path: variable.numpy() for path, variable in found.used.items()}
+    stored = {p: _stored(p, v, storage) for p, v in values.items() if p not in found.changed}
+    packed = {path: array for path, array in stored.items() if _packable(array)}
+    if not _pays(list(packed.values()), sum(values[path].nbytes for path in packed)):
+        packed = {}
     name = uuid.uuid4().hex[:6]  # TensorFlow 1 shares the variables of one name in a session.
-    for path, variable in variables.items():
-        value = variable.numpy()
-        array = _stored(path, value, storage)
-        coding = _coding(array)
-        coded = coding != "dense" or array.dtype != value.dtype
-        own = tf.Variable(
-            np.zeros(0, value.dtype) if coded else array,
-            shape=[None] if coded else array.shape,
-            trainable=False,
-            name=name,
-        )
-        if coded:
-            sparse.append(Sparse(array, coding, own))
+    plain = [
+        (variable, tf.Variable(values[path], trainable=False, name=name))
+        for path, variable in found.used.items()
+        if path not in packed
+    ]
+    held = Held(plain, slabs([(found.used[p], array) for p, array in packed.items()], name))
+    own = [variable for _, variable in plain] + [slab.own for slab in held.slabs]
+    if held.slabs:
+        root.unpacker = Unpacker(held.slabs, name)
+        own.append(root.unpacker.packed)
+    for index, variable in enumerate(own):
         # Short names: they are most of the bytes that a variable costs beside its value.
-        setattr(root, str(len(held)), own)
-        held.append(Held(variable, own, coded))
-    if sparse:
-        root.unpacker = Unpacker(sparse, name)
-        root.packed = root.unpacker.packed
+        setattr(root, str(index), variable)
     return held
 
 
@@ -144,15 +141,15 @@ def _stored(path: str, value: Array, storage: str | None) -> Array:
     return np.asarray(half)
 
 
-def _coding(array: Array) -> str:
-    """The coding in which the weight is smallest, if that saves enough."""
+def _packable(array: Array) -> bool:
+    """Whether it is a weight of floats, of a size that TensorFlow's 32 bit places can tell."""
     dtype = tf.as_dtype(array.dtype)
-    if not dtype.is_floating or dtype.size == 1:
-        return "dense"
-    sizes = coded_bytes(array)
-    best = min(sizes, key=lambda coding: sizes[coding])
-    least = _LEAST_GAIN if array.ndim > 1 else _LEAST_GAIN_OF_VECTOR
-    return best if sizes["dense"] - sizes[best] >= least else "dense"
+    return dtype.is_floating and dtype.size > 1 and array.size < 2**31
+
+
+def _pays(arrays: Sequence[Array], nbytes: int) -> bool:
+    """Whether weights of `nbytes`, to be stored as `arrays`, are to be packed."""
+    return nbytes - entropy_bound(arrays) >= max(_LEAST_SAVED, _LEAST_PART * nbytes)
 
 
 def _tables(model: keras.Model) -> list[Any]:
@@ -162,22 +159,13 @@ def _tables(model: keras.Model) -> list[Any]:
 
 
 def _save(root: tf.Module, functions: Mapping[str, Any], folder: Path) -> None:
-    """Saves the endpoints with all variables they use, the model's or not."""
     for name, function in functions.items():
         setattr(root, name, function)
-    if others := _not_in(root.variables, functions):
-        root.others = others
     signatures = {{"serve": "serving_default"}.get(n, n): f for n, f in functions.items()}
     try:
         tf.saved_model.save(root, str(folder), signatures=signatures)
     except (AssertionError, ValueError, TypeError) as error:
         raise ValueError(f"TensorFlow cannot save the model: {error}") from error
-
-
-def _not_in(known: Sequence[tf.Variable], functions: Mapping[str, Any]) -> list[tf.Variable]:
-    used = [v for f in functions.values() for v in f.get_concrete_function().variables]
-    ours = {id(v) for v in known}
-    return [v for v in {id(v): v for v in used}.values() if id(v) not in ours]
 
 
 @contextlib.contextmanager
