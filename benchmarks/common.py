@@ -2,6 +2,8 @@
 
 import gc
 import os
+import resource
+import threading
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -44,3 +46,28 @@ def show_ratio(name, times, base):
     low, middle, high = np.percentile(times[name] / times[base], (25, 50, 75))
     least = times[name].min() / times[base].min()
     print(f"{name} / {base}: least {least:.3f}, median {middle:.3f} ({low:.3f} to {high:.3f})")
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+class Peak:
+    """The largest resident memory while it is open, sampled each millisecond."""
+
+    def __enter__(self):
+        self.start = self.most = resident()
+        self.open = True
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def watch(self):
+        while self.open:
+            self.most = max(self.most, resident())
+            time.sleep(0.001)
+
+    def __exit__(self, *exc):
+        self.open = False
+        self.thread.join()

@@ -4,10 +4,7 @@ CPU time against one `np.partition` over the same weights, interleaved; and the 
 it takes beyond the snapshot of the rewind point, against the size of the weights.
 """
 
-import resource
 import sys
-import threading
-import time
 
 import common
 import keras
@@ -30,31 +27,6 @@ def model_of_25_million():
     return model
 
 
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
-class Peak:
-    """The largest resident memory while it is open, sampled each millisecond."""
-
-    def __enter__(self):
-        self.start = self.most = resident()
-        self.open = True
-        self.thread = threading.Thread(target=self.watch)
-        self.thread.start()
-        return self
-
-    def watch(self):
-        while self.open:
-            self.most = max(self.most, resident())
-            time.sleep(0.001)
-
-    def __exit__(self, *exc):
-        self.open = False
-        self.thread.join()
-
-
 def main():
     print(common.about())
     model = model_of_25_million()
@@ -70,7 +42,7 @@ def main():
             search.next_round()
 
         if turn == 0 and sys.platform == "linux":
-            with Peak() as peak:
+            with common.Peak() as peak:
                 end_round()
             extra = (peak.most - peak.start) / flat.nbytes
             print(f"{flat.size:,} weights; peak memory: {extra:.2f} times the weights")
