@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_lottery import enforcement, weights
+from keras_lottery.compaction.copying import copy_adapted
 from keras_lottery.masks import Masks, Path
 
 
@@ -178,6 +179,8 @@ def unwrapped(model: keras.Model) -> keras.Model:
     for layer, copy in zip(layers, weights.sublayers(plain), strict=True):
         for old, new in zip(weights.owned(layer), weights.owned(copy), strict=True):
             new.assign(masked.get(id(old), old.numpy()))
+        if hasattr(layer, "adapt"):
+            copy_adapted(layer, copy)
     return cast(keras.Model, plain)
 
 

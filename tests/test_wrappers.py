@@ -462,3 +462,11 @@ def test_stripped_models_load_without_this_package(tmp_path):
         check=False,
     )
     assert done.stdout.strip().endswith("plain"), done.stderr
+
+
+def test_what_a_preprocessing_layer_adapted_to_survives_stripping():
+    normalization = keras.layers.Normalization()
+    normalization.adapt(np.arange(12, dtype="float32").reshape(4, 3) ** 2)
+    model = keras.Sequential([keras.Input((3,)), normalization, kl.wrappers.Masked(L.Dense(2))])
+    x = np.ones((2, 3), "float32")
+    np.testing.assert_array_equal(kl.strip(model)(x), model(x))
