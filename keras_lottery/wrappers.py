@@ -168,7 +168,7 @@ def unwrapped(model: keras.Model) -> keras.Model:
     if not wrapped:
         return model
     masked = {
-        id(v): v.numpy() * mask
+        id(v): np.where(mask, v.numpy(), v.numpy().dtype.type(0))
         for layer in wrapped
         for (_, v), mask in zip(layer._targets, layer.masks.values(), strict=True)
     }

@@ -470,3 +470,11 @@ def test_what_a_preprocessing_layer_adapted_to_survives_stripping():
     model = keras.Sequential([keras.Input((3,)), normalization, kl.wrappers.Masked(L.Dense(2))])
     x = np.ones((2, 3), "float32")
     np.testing.assert_array_equal(kl.strip(model)(x), model(x))
+
+
+def test_pruned_weights_are_zeros_without_a_sign_once_stripped():
+    layer = Masked(L.Dense(1, use_bias=False, kernel_initializer=keras.initializers.Constant(-1)))
+    model = keras.Sequential([keras.Input((2,)), layer])
+    layer.masks = {p: np.array([[True], [False]]) for p in layer.masks}
+    (kernel,) = kl.strip(model).get_weights()
+    assert np.signbit(kernel).tolist() == [[True], [False]]

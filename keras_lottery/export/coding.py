@@ -24,7 +24,7 @@ Codes = NDArray[np.uint8]
 
 # Moves of up to 64 elements are one value each; longer ones skip 64 * 4**k elements first.
 _NEAR, _SKIPS, _VALUES = 64, 13, 256
-_MOST_MOVES = 8
+_MOST_MOVES, _PAIRS = 8, 3
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _paired(symbols: Codes, rows: list[tuple[int, ...]]) -> Codes:
         known = counts[: len(rows), : len(rows)]
         known[lengths[:, np.newaxis] + lengths > _MOST_MOVES] = 0
         first, second = np.unravel_index(known.argmax(), known.shape)
-        if known[first, second] < 2:
+        if known[first, second] < _PAIRS:
             break
         symbols = _replaced(symbols, int(first), int(second), len(rows))
         rows.append(rows[first] + rows[second])

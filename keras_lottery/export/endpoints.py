@@ -16,7 +16,7 @@ from keras_lottery.masks import Path
 Signature: TypeAlias = keras.Model | tuple[Callable[..., Any], Any]
 
 # Names of endpoints that are there anyway, and of what else the SavedModel holds.
-_TAKEN = {"serve", "serving_default", "unpacker", "beside"}
+_TAKEN = {"serve", "serving_default", "packed", "unpacker", "beside"}
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
 
@@ -95,7 +95,7 @@ def _tried(name: str, endpoint: Endpoint, variables: weights.Variables, changed:
 
     def call(*inputs: Any) -> Any:
         with keras.StatelessScope() as scope:
-            outputs = endpoint.function(*inputs)
+            outputs = _values(endpoint.function(*inputs))
         updates = {path: scope.get_current_value(v) for path, v in variables.items()}
         changed.update(path for path, value in updates.items() if value is not None)
         return outputs
@@ -105,9 +105,10 @@ def _tried(name: str, endpoint: Endpoint, variables: weights.Variables, changed:
         return function.get_concrete_function()
     except Exception as error:
         raise ValueError(
-            f"The endpoint {name!r} cannot be traced to a graph{_where(error)}: a SavedModel "
-            "holds operations of TensorFlow only, no Python code. "
-            f"{type(error).__name__}: {error}"
+            f"The endpoint {name!r} cannot be traced to a graph{_where(error)}. A SavedModel "
+            "holds operations of TensorFlow only, no Python code; and the arguments must be as "
+            "described, see `input_signature`. Received the arguments "
+            f"{endpoint.specs}. {type(error).__name__}: {error}"
         ) from error
 
 
@@ -121,13 +122,20 @@ def served(endpoint: Endpoint, held: Held) -> Any:
     def serve(*inputs: Any) -> Any:
         with keras.StatelessScope(held.read()) as scope:
             before = [scope.get_current_value(variable) for variable, _ in held.plain]
-            outputs = endpoint.function(*inputs)
+            outputs = _values(endpoint.function(*inputs))
         for (variable, own), value in zip(held.plain, before, strict=True):
             if scope.get_current_value(variable) is not value:
                 own.assign(scope.get_current_value(variable), read_value=False)
         return outputs
 
     return tf.function(serve, input_signature=endpoint.specs, autograph=False)
+
+
+def _values(outputs: Any) -> Any:
+    """Outputs that are variables, read while their values are those of the SavedModel."""
+    return keras.tree.map_structure(
+        lambda output: output.value if isinstance(output, keras.Variable) else output, outputs
+    )
 
 
 def _of_model(model: keras.Model, given: Any) -> Endpoint:

@@ -1,9 +1,8 @@
 """`kl.export.saved_model`: a TensorFlow SavedModel that is as small as its sparse weights.
 
-Anything that loads a SavedModel loads it, without Keras or this package. All weights lie in
-one variable of bytes; the variables that the endpoints read are saved empty, and filled from
-it once, when the model is loaded (`packing.Unpacker`). From then on they are dense, and a call
-costs what it costs without pruning.
+Anything that loads a SavedModel loads it, without Keras or this package. The
+weights are saved as few bytes, and unpacked once, when the model is loaded (`packing.Unpacker`).
+From then on they are dense, and a call costs what it costs without pruning.
 """
 
 import contextlib
@@ -29,6 +28,7 @@ from keras_lottery.masks import Array
 _STORAGE = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 # A model is packed if that saves so much: it takes time to load.
 _LEAST_SAVED, _LEAST_PART = 256, 0.02
+_SLAB = "-"
 
 
 def saved_model(
@@ -42,10 +42,10 @@ def saved_model(
     """Writes a SavedModel whose size follows the density of the weights.
 
     It has the endpoint `serve` and the signature `serving_default`, as `model.export()`
-    gives them, and loads wherever that does. Each weight is stored once, in its smallest
-    coding (`keras_lottery.export.coding`), and decoded once, when the model is loaded; the
-    outputs are the same, bit for bit. `Masked` layers are taken out in a copy; masks under
-    `kl.enforce` stay in force.
+    gives them, and loads wherever that does. Each weight is stored once, its zeros in hardly
+    more bytes than the entropy of the mask asks for (`keras_lottery.export.coding`), and
+    decoded once, when the model is loaded; the outputs are the same, bit for bit. `Masked`
+    layers are taken out in a copy; masks under `kl.enforce` stay in force.
 
     Args:
         model: A built Keras model of any kind.
@@ -90,7 +90,7 @@ def saved_model(
         )
     found = endpoints(plain, signatures, input_signature)
     models = [plain, *(s for s in signatures.values() if isinstance(s, keras.Model))]
-    of_models = use(found, weights.name([v for m in models for v in m.variables]))
+    of_models = use(found, weights.name([v for m in models for v in _variables(m)]))
     root = tf.Module()
     held = _hold(root, of_models, storage)
     functions = {name: served(endpoint, held) for name, endpoint in found.items()}
@@ -99,6 +99,7 @@ def saved_model(
         root.beside = beside
     with _replacing(target) as temporary:
         _save(root, functions, temporary)
+        _check_unsaved(temporary, held)
     return target
 
 
@@ -115,14 +116,15 @@ def _hold(root: tf.Module, found: Use, storage: str | None) -> Held:
         for path, variable in found.used.items()
         if path not in packed
     ]
-    held = Held(plain, slabs([(found.used[p], array) for p, array in packed.items()], name))
-    own = [variable for _, variable in plain] + [slab.own for slab in held.slabs]
-    if held.slabs:
-        root.unpacker = Unpacker(held.slabs, name)
-        own.append(root.unpacker.packed)
-    for index, variable in enumerate(own):
-        # Short names: they are most of the bytes that a variable costs beside its value.
-        setattr(root, str(index), variable)
+    filled = slabs([(found.used[path], array) for path, array in packed.items()], name)
+    held = Held(plain, filled, Unpacker(filled, name) if filled else None)
+    # Short names: they are most of the bytes that a variable costs beside its value.
+    for index, (_, own) in enumerate(plain):
+        setattr(root, str(index), own)
+    for index, slab in enumerate(filled):
+        setattr(root, f"{_SLAB}{index}", slab.own)
+    if held.unpacker is not None:
+        root.unpacker, root.packed = held.unpacker, held.unpacker.packed
     return held
 
 
@@ -152,6 +154,14 @@ def _pays(arrays: Sequence[Array], nbytes: int) -> bool:
     return nbytes - entropy_bound(arrays) >= max(_LEAST_SAVED, _LEAST_PART * nbytes)
 
 
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    """The model's variables, and those that only a layer knows: states of recurrent ones."""
+    return [
+        *model.variables,
+        *(v for layer in weights.sublayers(model) for v in weights.owned(layer)),
+    ]
+
+
 def _tables(model: keras.Model) -> list[Any]:
     """The lookup tables that layers of the model hold."""
     held = (value for layer in weights.sublayers(model) for value in vars(layer).values())
@@ -166,6 +176,16 @@ def _save(root: tf.Module, functions: Mapping[str, Any], folder: Path) -> None:
         tf.saved_model.save(root, str(folder), signatures=signatures)
     except (AssertionError, ValueError, TypeError) as error:
         raise ValueError(f"TensorFlow cannot save the model: {error}") from error
+
+
+def _check_unsaved(folder: Path, held: Held) -> None:
+    """Raises an error if TensorFlow saved what `packing` tells it not to."""
+    saved = tf.train.list_variables(str(folder / "variables/variables")) if held.slabs else []
+    if any(name.startswith(_SLAB) for name, _ in saved):
+        raise RuntimeError(
+            f"TensorFlow {tf.__version__} saves the dense weights too, other than the versions "
+            "that this package was tested with. Use one of those, or `model.export()`."
+        )
 
 
 @contextlib.contextmanager
