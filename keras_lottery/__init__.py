@@ -19,8 +19,9 @@ from keras_lottery.enforcement import enforce
 from keras_lottery.loop import find_ticket
 from keras_lottery.per_round import PerRound
 from keras_lottery.pruning import prune
+from keras_lottery.rounds import Round
 from keras_lottery.scopes import NotFiniteError
-from keras_lottery.search import Round, Search, SearchStoppedError
+from keras_lottery.search import Search, SearchStoppedError
 from keras_lottery.summary import density, summary
 from keras_lottery.tickets import Ticket
 from keras_lottery.versions import __version__

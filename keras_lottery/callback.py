@@ -10,8 +10,9 @@ import numpy as np
 from keras_lottery import criteria, scopes, weights
 from keras_lottery.display import RoundTable
 from keras_lottery.loop import Logs, RoundClock, add_row, check_rewind_step, check_rounds
+from keras_lottery.rounds import Round
 from keras_lottery.schedules import ScheduleLike
-from keras_lottery.search import Round, Search, SearchStoppedError
+from keras_lottery.search import Search, SearchStoppedError
 from keras_lottery.settings import Rewind, Settings, check_integer
 from keras_lottery.tickets import Ticket
 

@@ -245,11 +245,11 @@ def _train_round(search: Search, train: Train) -> None:
     model = search.smaller.model if search.smaller else search.model
     clock = _LoopClock(search)
     model.stop_training = False
-    train(model, [clock])
-    if search.smaller:
-        search.smaller.write_back()
-    clock.finish()
-    search.smaller = None
+    try:
+        train(model, [clock])
+        clock.finish()
+    finally:
+        search.smaller = None
 
 
 def _smaller(search: Search) -> SmallerModel | None:

@@ -6,7 +6,6 @@ from inside `model.fit`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import keras
@@ -17,42 +16,11 @@ from keras_lottery import masks as mask_ops
 from keras_lottery import schedules as schedules_
 from keras_lottery.masks import Array, Masks, Path
 from keras_lottery.rewinding import Snapshot, optimizer_state, steps_done
+from keras_lottery.rounds import Round, Start
 from keras_lottery.scopes import NotFiniteError
 from keras_lottery.settings import Settings
 from keras_lottery.smaller import SmallerModel
 from keras_lottery.tickets import Ticket
-
-
-@dataclass(frozen=True)
-class Round:
-    """What came out of one round.
-
-    Attributes:
-        index: 0 for the dense round.
-        density: Alive over prunable weights while it trained, in (0, 1].
-        layer_density: The same by path.
-        metrics: The logs of its last epoch: floats, or lists for metrics that are vectors.
-        best_epoch: Index, from 0, among the epochs that the round trained, of the lowest
-            `val_loss`, else `loss`; `None` without either.
-        steps: Optimizer steps it trained.
-        seconds: Wall time.
-        trained: Share of the model's parameters that the trained network had; below 1 where
-            `compact=True` left units out.
-
-    Example:
-
-    >>> Round(index=3, density=0.512, layer_density={"out/kernel": 0.729}).metrics
-    {}
-    """
-
-    index: int
-    density: float
-    layer_density: dict[Path, float]
-    metrics: dict[str, Any] = field(default_factory=dict)
-    best_epoch: int | None = None
-    steps: int = 0
-    seconds: float = 0.0
-    trained: float = 1.0
 
 
 class SearchStoppedError(ValueError):
@@ -122,7 +90,7 @@ class Search:
         in_order = [p for p in weights.all_weights(model) if p in start]
         self._handle = enforcement.enforce(model, {p: start[p] for p in in_order})
         self.masks = {p: start[p] for p in in_order}
-        self._tickets: list[_Start] = []
+        self._tickets: list[Start] = []
         self._trained: dict[Path, Array] = {}
         self._first_step = steps_done(model)
         self._optimizer = getattr(model, "optimizer", None)
@@ -237,6 +205,8 @@ class Search:
         Raises:
             SearchStoppedError: As `trained_weights`.
         """
+        if self.smaller is not None:
+            self.smaller.write_back()
         self._trained = self.trained_weights()
         done = Round(
             index=self.round,
@@ -315,7 +285,7 @@ class Search:
         rewound = self.settings.rewind == "weights"
         at_snapshot = rewound or (not self._tickets and self.settings.rewind_steps == 0)
         values = None if at_snapshot else weights.read(weights.all_weights(self.model))
-        self._tickets.append(_Start.of(self.masks, values))
+        self._tickets.append(Start.of(self.masks, values))
 
     def set_back(self) -> None:
         """Writes the weights of the last good round into the model again."""
@@ -340,31 +310,3 @@ class Search:
 def _plain(value: Any) -> Any:
     """A metric as a float, or a list of them."""
     return np.asarray(value, float).tolist()
-
-
-@dataclass
-class _Start:
-    """Where a round started: masks as bits, and its weights if they are its own."""
-
-    bits: Array
-    shapes: dict[Path, tuple[int, ...]]
-    packed: dict[Path, Array] | None = None
-
-    @classmethod
-    def of(cls, masks: Masks, values: dict[Path, Array] | None) -> "_Start":
-        packed = values and {p: v[masks[p]] if p in masks else v for p, v in values.items()}
-        return cls(mask_ops.pack(masks), {p: m.shape for p, m in masks.items()}, packed)
-
-    def masks(self) -> Masks:
-        return mask_ops.unpack(self.bits.astype(np.uint8), self.shapes)
-
-    @property
-    def values(self) -> dict[Path, Array] | None:
-        """The weights of its own, dense again."""
-        if self.packed is None:
-            return None
-        dense = dict(self.packed)
-        for path, mask in self.masks().items():
-            dense[path] = np.zeros(mask.shape, self.packed[path].dtype)
-            dense[path][mask] = self.packed[path]
-        return dense

@@ -243,8 +243,6 @@ def test_a_constant_value_stays_where_all_positions_may_be_masked():
 
 
 def test_a_constant_value_stays_under_a_sliding_window():
-    if "sliding_window" not in L.MultiHeadAttention(1, 1).get_config():
-        pytest.skip("this Keras has no sliding window")
     x, y = Input((9, 3)), Input((4, 3))  # the last of nine see none of four
     mha = L.MultiHeadAttention(1, 2, name="mha", sliding_window=2)
     model = Model([x, y], mha(x, y))
@@ -293,8 +291,6 @@ def test_computed_masks_keep_what_they_are_computed_from():
     ],
 )
 def test_attention_stays_whole_and_says_why(call, options, why):
-    if options and "use_gate" not in L.MultiHeadAttention(1, 1).get_config():
-        pytest.skip("this Keras has no gated attention")
     model, mha = attention(call=call, **options)
     edit(mha.output_dense.kernel, 1)
     assert left(model)["mha"].startswith(why)

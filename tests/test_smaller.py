@@ -8,6 +8,7 @@ import pytest
 from keras import layers as L
 
 import keras_lottery as kl
+from keras_lottery.loop import train_ticket
 from keras_lottery.smaller import SmallerModel, WholeModelError
 
 RNG = np.random.default_rng(0)
@@ -204,6 +205,27 @@ def test_a_training_function_that_trains_another_model_is_refused():
         kl.find_ticket(
             model, train, 6, compact=True, prune_fraction=0.8, scope="layerwise", verbose=0
         )
+
+
+def test_a_round_of_a_smaller_copy_that_is_interrupted_leaves_a_search_that_goes_on():
+    whole = sequential()
+    whole.compile("sgd", LOSS)
+    interrupted = []
+
+    def train(model, callbacks):
+        history = model.fit(X, Y, 32, verbose=0, callbacks=callbacks)
+        if model is not whole and not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+        return history
+
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        found = kl.find_ticket(
+            whole, train, 6, compact=True, prune_fraction=0.8, scope="layerwise", verbose=0
+        )
+    assert interrupted
+    assert found.smaller is None
+    assert len(train_ticket(found, found.ticket(), train)) == 1
 
 
 def test_a_custom_loss_function_is_copied_or_refused_but_never_an_error():
