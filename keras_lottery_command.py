@@ -24,9 +24,21 @@ def _silent_stderr() -> Iterator[None]:
 
 def run() -> None:
     """Starts the command line."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _silent_stderr():
-        import keras  # noqa: F401
+    _import_quietly()
     from keras_lottery.cli.main import run as start
 
     start()
+
+
+def work() -> None:
+    """Starts a process that works for `keras-lottery ... --jobs=N`."""
+    _import_quietly()
+    from keras_lottery.experiments.worker import main as start
+
+    start()
+
+
+def _import_quietly() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _silent_stderr():
+        import keras  # noqa: F401

@@ -8,17 +8,19 @@ inside a step, three things make that step one of the network without those weig
    clipping by norm, momentum, accumulation or orthogonalization can see them; so the
    slots of a pruned weight stay 0 as well.
 2. A weight, gradient and slot of 0 leave weight and slots at 0 under every elementwise
-   rule (`_KEEPS_ZEROS`). Under any other optimizer (Muon mixes a whole matrix, Adafactor
+   rule (`holding.keeps_zeros`). Under any other optimizer (Muon mixes a whole matrix, Adafactor
    stores a product of row and column means) the weight is masked again through
    `variable.constraint`, which Keras applies last, and its slots, averages (EMA)
    included, after the step. A user's own constraint is kept between two maskings.
 
+`freeze` gives pruned weights other values than 0, which they hold in the same way: through
+the constraint whatever the optimizer, and in the averages of the weights (EMA).
+
 Masks are bool variables, one byte a weight, read by the compiled step: `update`
 assigns them and nothing is traced again. What the model's `load_weights` and
 `set_weights` write is masked at once, what else writes into a variable at the next `fit`.
-A loop that calls
-`optimizer.apply` itself is exact too if the optimizer is the model's or is passed to
-`enforce`, and if its `tf.function` is traced after `enforce`.
+A loop that calls `optimizer.apply` itself is exact too if the optimizer is the model's or
+is passed to `enforce`, and if its `tf.function` is traced after `enforce` and `freeze`.
 """
 
 import weakref
@@ -27,25 +29,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_lottery import weights
-from keras_lottery.masks import Masks, Path
-
-# Optimizers under which weight = gradient = slots = 0 stays 0; the exam tests this.
-_KEEPS_ZEROS = (
-    keras.optimizers.SGD,
-    keras.optimizers.RMSprop,
-    keras.optimizers.Adam,
-    keras.optimizers.AdamW,
-    keras.optimizers.Adamax,
-    keras.optimizers.Nadam,
-    keras.optimizers.Adagrad,
-    keras.optimizers.Adadelta,
-    keras.optimizers.Ftrl,
-    keras.optimizers.Lion,
-    keras.optimizers.Lamb,
-)
+from keras_lottery.holding import HoldPruned, check_frozen, checked_masks, keeps_zeros, masked
+from keras_lottery.masks import Array, Masks, Path
 
 _HOOKS = ("make_train_function", "set_weights", "load_weights")
 _enforced: "weakref.WeakKeyDictionary[keras.Model, Enforcement]" = weakref.WeakKeyDictionary()
@@ -58,7 +45,7 @@ def enforce(
 
     Works before or after `compile`, for every optimizer and feature of Keras; see the
     module's docstring for when exactly. If the model already carries masks of the same
-    paths they are updated, without a new trace.
+    paths they are updated, without a new trace; values that `freeze` gave are taken off.
 
     Args:
         model: A built Keras model.
@@ -67,8 +54,8 @@ def enforce(
         optimizer: The optimizer of a custom training loop. Default: the compiled one.
 
     Returns:
-        A handle with `masks`, `update(masks)` and `remove()`; also a context manager
-        that removes the masks on exit (the weights keep their zeros).
+        A handle with `masks`, `update(masks)`, `freeze(values)` and `remove()`; also a
+        context manager that removes the masks on exit (the weights keep their zeros).
 
     Raises:
         ValueError: If a path is unknown or a shape differs.
@@ -84,9 +71,10 @@ def enforce(
     current = _enforced.get(model)
     if current is not None and current.covers(masks):
         current.update(masks)
+        current.freeze({})
         current.follow(optimizer)
         return current
-    checked = _checked(model, masks)
+    checked = checked_masks(model, masks)
     if current is not None:
         current.remove()
     return Enforcement(model, checked, optimizer)
@@ -119,6 +107,7 @@ class Enforcement:
                 for p, m in masks.items()
             }
         self._by_id = {id(v): self._masks[p] for p, v in self._variables.items()}
+        self._frozen: weights.Variables = {}
         self._optimizer: keras.Optimizer | None = None
         self._slots: dict[Path, weights.Variables] = {}
         _enforced[model] = self
@@ -160,14 +149,62 @@ class Enforcement:
         if remask:
             self.remask()
 
+    def freeze(self, values: Mapping[Path, Array]) -> "Enforcement":
+        """From now on a pruned weight holds its value in `values` in place of 0.
+
+        The masks still say what trains: gradients and slots of pruned weights stay 0, and
+        `update` lets newly pruned weights go to their values. Exact after every step, for
+        every optimizer; the next `fit` traces its step anew. `remove` and `kl.strip` leave
+        an ordinary model with those values; `enforce` and `Ticket.apply` go back to 0.
+
+        Args:
+            values: Dict of path to array of the weight's shape, cast to its dtype; only
+                the values at pruned positions are used. Paths without one hold 0, so
+                `freeze({})` ends the freezing.
+
+        Returns:
+            This handle.
+
+        Raises:
+            ValueError: If a path is not masked or a shape differs; nothing is changed then.
+
+        Source: Zhou et al., 1905.01067, section 3 (mask-0 actions).
+
+        Example:
+
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> path = model.layers[0].kernel.path
+        >>> handle = enforce(model, {path: np.array([[True], [False]])})
+        >>> _ = handle.freeze({path: np.array([[7.0], [0.5]])})
+        >>> float(model.layers[0].kernel[1, 0])
+        0.5
+        """
+        check_frozen(values, self._masks)
+        model, optimizer = self._model(), self._optimizer
+        if model is None or not (values or self._frozen):
+            return self
+        with model.distribute_strategy.scope():
+            self._frozen = {
+                p: keras.Variable(v, dtype=self._variables[p].dtype, trainable=False, name="frozen")
+                for p, v in values.items()
+            }
+        if optimizer is not None:
+            self._unwrap()
+            self._wrap(optimizer)
+        self._constrain()
+        self.remask()
+        model.train_function = None
+        return self
+
     def remask(self) -> None:
-        """Zeroes pruned weights and their optimizer slots now."""
+        """Puts pruned weights and their optimizer slots to their values now: 0, or frozen."""
         for path, variable in self._variables.items():
-            for target in [variable, *self._slots.get(path, {}).values()]:
-                target.assign(_masked(self._masks[path], target))
+            variable.assign(masked(self._masks[path], variable, self._frozen.get(path)))
+        for mask, slot, frozen in self._held_slots(all_slots=True):
+            slot.assign(masked(mask, slot, frozen))
 
     def remove(self) -> None:
-        """Takes everything off the model again; the weights keep their zeros."""
+        """Takes everything off the model again; the weights keep their values."""
         model = self._model()
         self._release_optimizer()
         for path, variable in self._variables.items():
@@ -237,7 +274,7 @@ class Enforcement:
 
     def _wrap(self, optimizer: keras.Optimizer) -> None:
         apply = optimizer.apply
-        mixing = [] if _keeps_zeros(optimizer) else self._all_slots()
+        held = self._held_slots(all_slots=not keeps_zeros(optimizer))
 
         def masked_apply(grads: Sequence[Any], trainable_variables: Any = None) -> Any:
             known = trainable_variables
@@ -252,73 +289,39 @@ class Enforcement:
                 )
             grads = [self._masked_gradient(g, v) for g, v in zip(grads, known, strict=True)]
             result = apply(grads, trainable_variables)
-            for mask, slot in mixing:
-                slot.assign(_masked(mask, slot))
+            for mask, slot, frozen in held:
+                slot.assign(masked(mask, slot, frozen))
             return result
 
         optimizer.apply = masked_apply
 
-    def _all_slots(self) -> list[tuple[keras.Variable, keras.Variable]]:
-        return [(self._masks[p], slot) for p, s in self._slots.items() for slot in s.values()]
+    def _held_slots(
+        self, all_slots: bool
+    ) -> list[tuple[keras.Variable, keras.Variable, keras.Variable | None]]:
+        """Mask, slot, frozen value: the averages of frozen weights, or all slots."""
+        held = [
+            (self._masks[p], slot, self._frozen.get(p) if kind == "average" else None)
+            for p, slots in self._slots.items()
+            for kind, slot in slots.items()
+        ]
+        return [h for h in held if all_slots or h[2] is not None]
 
     def _masked_gradient(self, gradient: Any, variable: Any) -> Any:
         mask = self._by_id.get(id(variable))
-        return gradient if mask is None or gradient is None else _masked(mask, gradient)
+        return gradient if mask is None or gradient is None else masked(mask, gradient)
 
     def _constrain(self) -> None:
-        """Masks through `variable.constraint` where a zero might not stay a zero."""
-        mixing = not _keeps_zeros(self._optimizer)
+        """Holds through `variable.constraint` what might not stay at its value."""
+        mixing = not keeps_zeros(self._optimizer)
         for path, variable in self._variables.items():
-            user = self._constraints[path]
-            needed = mixing or user is not None
-            variable.constraint = _Constraint(self._masks[path], user) if needed else None
+            user, frozen = self._constraints[path], self._frozen.get(path)
+            needed = mixing or user is not None or frozen is not None
+            variable.constraint = HoldPruned(self._masks[path], user, frozen) if needed else None
 
-    def _release_optimizer(self) -> None:
+    def _unwrap(self) -> None:
         if self._optimizer is not None and "apply" in vars(self._optimizer):
             del self._optimizer.apply
+
+    def _release_optimizer(self) -> None:
+        self._unwrap()
         self._optimizer, self._slots = None, {}
-
-
-def _keeps_zeros(optimizer: keras.Optimizer | None) -> bool:
-    """Whether zeros stay zeros; a loss-scaling optimizer leaves the step to its inner one."""
-    return type(getattr(optimizer, "inner_optimizer", optimizer)) in _KEEPS_ZEROS
-
-
-class _Constraint:
-    """Zero the pruned weights, then the user's own constraint, then zero again."""
-
-    def __init__(self, mask: keras.Variable, user: Callable[[Any], Any] | None):
-        self.mask = mask
-        self.user = user
-
-    def __call__(self, weight: Any) -> Any:
-        weight = _masked(self.mask, weight)
-        return weight if self.user is None else _masked(self.mask, self.user(weight))
-
-
-def _masked(mask: keras.Variable, value: Any) -> tf.Tensor:
-    """`value` where the mask is True, else exactly 0, even for NaN.
-
-    The raw op takes half the time of `tf.where`, which broadcasts.
-    """
-    value = tf.convert_to_tensor(value)
-    return tf.raw_ops.Select(condition=tf.convert_to_tensor(mask), x=value, y=tf.zeros_like(value))
-
-
-def _checked(model: keras.Model, masks: Mapping[Path, Any]) -> Masks:
-    """The masks as bool arrays, after their paths and shapes were compared."""
-    named: Mapping[Path, keras.Variable] = weights.all_weights(model)
-    checked: Masks = {}
-    for path, mask in masks.items():
-        array = np.asarray(mask)
-        if path not in named:
-            raise ValueError(
-                f"The model {model.name!r} has no weight {path!r}. Its weights: {list(named)}"
-            )
-        if array.shape != tuple(named[path].shape) or array.dtype != bool:
-            raise ValueError(
-                f"Expected a bool mask of shape {tuple(named[path].shape)} for {path!r}. "
-                f"Received: {array.dtype} of shape {array.shape}."
-            )
-        checked[path] = array
-    return checked

@@ -1,50 +1,14 @@
-"""Controls: the counts of the ticket, another draw, from the seed alone."""
+"""Controls of other positions: the counts of the ticket, other masks."""
 
-import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from keras import layers as L
+from some_tickets import chain, dense_of, four, mlp, of, same, w, zero_where_pruned
 
 import keras_lottery as kl
 from keras_lottery import masks as mask_ops
-from keras_lottery import weights
-
-
-def chain(shape, *layers):
-    x = y = keras.Input(shape)
-    for layer in layers:
-        y = layer(y)
-    return keras.Model(x, y)
-
-
-def of(model, density=0.3, metadata=None):
-    rng = np.random.default_rng(0)
-    masks = {p: rng.random(v.shape) < density for p, v in weights.prunable(model).items()}
-    return kl.Ticket.of(model, masks, metadata)
-
-
-def dense_of(model):
-    return of(model, density=2.0)
-
-
-def mlp():
-    return chain(
-        (8,),
-        L.Dense(20, name="a", bias_initializer="normal"),
-        L.BatchNormalization(name="norm"),
-        L.Dense(10, name="b"),
-    )
-
-
-def same(a, b):
-    return list(a) == list(b) and all(
-        a[p].dtype == b[p].dtype and np.array_equal(a[p], b[p]) for p in a
-    )
-
-
-def zero_where_pruned(ticket):
-    return all(not ticket.weights[p][~m].any() for p, m in ticket.masks.items())
-
 
 DRAWS = {
     "random_mask": lambda t, s, **k: kl.controls.random_mask(t, s, **k),
@@ -151,193 +115,130 @@ def test_the_dense_ticket_must_be_dense_and_of_the_same_search(name):
 
 
 def test_unknown_counts_are_told():
-    with pytest.raises(ValueError, match=r'"layerwise" or "global".*each'):
+    with pytest.raises(ValueError, match=r'"layerwise", "global" or "even".*each'):
         kl.controls.random_mask(of(mlp()), 0, counts="each")
 
 
-# Other weights ----------------------------------------------------------------------------
+# The same density in each layer -----------------------------------------------------------
 
 
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.hidden = [L.Dense(6), L.Dense(6)]
-        self.out = L.Dense(2)
-
-    def call(self, x):
-        for layer in self.hidden:
-            x = layer(x)
-        return self.out(x)
+def layers_of(alive, sizes):
+    """A dense ticket and one with so many alive in each of the layers a, b, c, ..."""
+    masks = {p: np.arange(n) < k for p, n, k in zip("abcdef", sizes, alive, strict=False)}
+    values = {p: np.arange(1, m.size + 1, dtype=np.float32) for p, m in masks.items()}
+    return kl.Ticket(masks, values), kl.Ticket({p: m | True for p, m in masks.items()}, values)
 
 
-def subclassed():
-    model = Subclassed()
-    model(np.zeros((1, 4), np.float32))
-    return model
+def alive_of(ticket):
+    return [alive for alive, _ in mask_ops.counts(ticket.masks).values()]
 
 
-def attention():
-    x = keras.Input((4, 6))
-    y = L.LayerNormalization()(L.MultiHeadAttention(2, 3)(x, x))
-    return keras.Model(x, L.Dense(2)(y))
+def test_even_counts_give_each_layer_the_same_density():
+    ticket, dense = layers_of((8, 0), (10, 6))
+    control = kl.controls.random_mask(ticket, 0, dense, counts="even")
+    assert alive_of(control) == [5, 3]
 
 
-MODELS = {
-    "sequential": lambda: keras.Sequential([keras.Input((4,)), L.Dense(5), L.Dense(3)]),
-    "functional": mlp,
-    "subclassed": subclassed,
-    "lstm": lambda: chain((5, 3), L.LSTM(4), L.Dense(2)),
-    "gru": lambda: chain((5, 3), L.GRU(4), L.Dense(2)),
-    "bidirectional": lambda: chain((5, 3), L.Bidirectional(L.LSTM(4)), L.Dense(2)),
-    "conv": lambda: chain(
-        (6, 6, 2), L.Conv2D(3, 3), L.BatchNormalization(), L.Flatten(), L.Dense(2)
-    ),
-    "depthwise": lambda: chain((6, 6, 2), L.DepthwiseConv2D(3), L.Conv2DTranspose(3, 3)),
-    "separable": lambda: chain((6, 6, 2), L.SeparableConv2D(4, 3)),
-    "attention": attention,
-    "embedding": lambda: chain((5,), L.Embedding(9, 4), L.Flatten(), L.Dense(2)),
-    "seeded": lambda: chain(
-        (8,), L.Dense(9, kernel_initializer=keras.initializers.GlorotNormal(seed=3)), L.Dense(2)
-    ),
-    "half": lambda: chain((8,), L.Dense(9, dtype="bfloat16"), L.Dense(2, dtype="float16")),
+def test_even_counts_give_what_rounding_leaves_to_the_largest_remainders():
+    # 5 of 11 weights: exact shares 5*5/11 = 2.27, 5*4/11 = 1.82, 5*2/11 = .91
+    ticket, dense = layers_of((5, 0, 0), (5, 4, 2))
+    assert alive_of(kl.controls.random_mask(ticket, 0, dense, counts="even")) == [2, 2, 1]
+
+
+def test_even_counts_of_equal_remainders_go_to_the_earlier_path():
+    ticket, dense = layers_of((0, 1, 0), (3, 3, 3))
+    assert alive_of(kl.controls.random_mask(ticket, 0, dense, counts="even")) == [1, 0, 0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=6))
+def test_even_counts_are_exact_in_total_and_off_by_less_than_one_in_a_layer(pairs):
+    ticket, dense = layers_of([min(p) for p in pairs], [max(p) for p in pairs])
+    control = kl.controls.random_mask(ticket, 0, dense, counts="even")
+    assert sum(alive_of(control)) == sum(alive_of(ticket))
+    for alive, size in mask_ops.counts(control.masks).values():
+        assert alive <= size and abs(alive - ticket.density * size) < 1
+
+
+# Positions by magnitude -------------------------------------------------------------------
+
+DENSE = four([1.0, -2.0, 3.0, -4.0])
+TRAINED = four([8.0, -1.0, 0.5, -6.0])
+BY_MAGNITUDE = {
+    "invert_scores": lambda t, d, f, **k: kl.controls.invert_scores(t, d, f, **k),
+    "one_shot": lambda t, d, f, **k: kl.controls.one_shot(t, d, f, **k),
+    "prune_at_init_magnitude": lambda t, d, f, **k: kl.controls.prune_at_init_magnitude(t, d, **k),
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_reinitializing_draws_every_kernel_again_under_the_same_masks(name):
-    model = MODELS[name]()
-    ticket = of(model)
-    before = [v.numpy() for v in model.variables]
-    one, again, other = (kl.controls.reinitialize(ticket, model, seed) for seed in (1, 1, 2))
-    assert all(np.array_equal(a, v.numpy()) for a, v in zip(before, model.variables, strict=True))
-    assert same(one.masks, ticket.masks)
-    assert same(one.weights, again.weights)
-    assert zero_where_pruned(one)
-    assert [v.dtype for v in one.weights.values()] == [v.dtype for v in ticket.weights.values()]
-    for path, mask in ticket.masks.items():
-        assert not np.isin(one.weights[path][mask], ticket.weights[path]).any() or "half" in name
-        assert not np.array_equal(one.weights[path], ticket.weights[path])
-        assert not np.array_equal(one.weights[path], other.weights[path])
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("invert_scores", [0.0, -2.0, 3.0, 0.0]),
+        ("one_shot", [1.0, 0.0, 0.0, -4.0]),
+        ("prune_at_init_magnitude", [0.0, 0.0, 3.0, -4.0]),
+    ],
+)
+def test_positions_by_magnitude_by_hand(name, expected):
+    ticket = four([1.0, -2.0, 3.0, -4.0], (1, 1, 0, 0))
+    control = BY_MAGNITUDE[name](ticket, DENSE, TRAINED)
+    assert w(control) == expected
+    assert control.masks["w"].tolist() == [value != 0 for value in expected]
+    assert control.weights["b"].tolist() == [7.0, 8.0]
+    assert control.metadata["round"] == 3 and control.metadata["control"]["name"] == name
+    assert w(ticket) == [1.0, -2.0, 0.0, 0.0] and "control" not in ticket.metadata
 
 
-def test_reinitializing_follows_each_initializer():
-    model = chain(
-        (200,),
-        L.Dense(100, "relu", kernel_initializer="he_normal", bias_initializer="ones", name="a"),
-        L.Dense(100, kernel_initializer=keras.initializers.RandomUniform(-3, -2), name="b"),
+def test_unmasked_weights_are_the_tickets_not_the_trained_ones():
+    trained = kl.Ticket(TRAINED.masks, {**TRAINED.weights, "b": np.ones(2, np.float32)})
+    control = kl.controls.one_shot(four([1.0, -2.0, 3.0, -4.0], (1, 0, 0, 0)), DENSE, trained)
+    assert w(control) == [1.0, 0.0, 0.0, 0.0]
+    assert control.weights["b"].tolist() == [7.0, 8.0]
+
+
+@pytest.mark.parametrize("name", ["one_shot", "prune_at_init_magnitude"])
+def test_positions_by_magnitude_compete_inside_layers_or_across_them(name):
+    ticket, dense = layers_of((2, 1), (3, 4))  # values 1, 2, 3 and 1, 2, 3, 4
+    control = BY_MAGNITUDE[name]
+    assert alive_of(control(ticket, dense, dense)) == [2, 1]
+    assert alive_of(control(ticket, dense, dense, counts="global")) == [1, 2]
+    assert alive_of(control(ticket, dense, dense, counts="even")) == [1, 2]
+    assert control(ticket, dense, dense, counts="global").metadata["control"]["counts"] == "global"
+    with pytest.raises(ValueError, match=r"`counts`.*'each'"):
+        control(ticket, dense, dense, counts="each")
+
+
+@pytest.mark.parametrize("name", BY_MAGNITUDE)
+def test_of_equal_magnitudes_the_earlier_position_survives(name):
+    dense = four([2.0, -2.0, 2.0, -2.0])
+    control = BY_MAGNITUDE[name](four([2.0, -2.0, 2.0, -2.0], (0, 0, 1, 0)), dense, dense)
+    assert w(control) == [2.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", BY_MAGNITUDE)
+def test_positions_by_magnitude_keep_the_counts_of_a_real_model(name):
+    model = mlp()
+    dense, ticket = dense_of(model), of(model)
+    model.set_weights(
+        [v + np.random.default_rng(1).normal(size=v.shape) for v in model.get_weights()]
     )
-    fresh = kl.controls.reinitialize(dense_of(model), model, 0).weights
-    assert abs(fresh["a/kernel"].std() - 0.1) < 0.005
-    assert (fresh["a/bias"] == 1).all()
-    assert (fresh["b/kernel"] >= -3).all() and (fresh["b/kernel"] <= -2).all()
-    assert not fresh["b/bias"].any()
+    control = BY_MAGNITUDE[name](ticket, dense, dense_of(model))
+    assert mask_ops.counts(control.masks) == mask_ops.counts(ticket.masks)
+    for path, mask in control.masks.items():
+        assert np.array_equal(control.weights[path], np.where(mask, dense.weights[path], 0))
 
 
-def test_two_layers_of_one_shape_and_seed_get_different_draws():
-    same_seed = keras.initializers.GlorotUniform(seed=1)
-    model = chain((6,), *[L.Dense(6, kernel_initializer=same_seed, name=n) for n in "ab"])
-    fresh = kl.controls.reinitialize(dense_of(model), model, 0).weights
-    assert not np.array_equal(fresh["a/kernel"], fresh["b/kernel"])
+def test_inverted_and_one_shot_masks_share_as_little_as_they_can():
+    ticket = four([1.0, -2.0, 3.0, -4.0], (1, 1, 0, 0))
+    low, high = (BY_MAGNITUDE[n](ticket, DENSE, TRAINED) for n in ("invert_scores", "one_shot"))
+    assert mask_ops.overlap(low.masks, high.masks) == 0
 
 
-def test_statistics_go_back_to_the_start():
-    model = mlp()
-    model.compile("sgd", "mse")
-    rng = np.random.default_rng(0)
-    model.fit(rng.normal(size=(32, 8)) + 4, rng.normal(size=(32, 10)), verbose=0)
-    fresh = kl.controls.reinitialize(of(model), model, 0).weights
-    assert not fresh["norm/moving_mean"].any() and (fresh["norm/moving_variance"] == 1).all()
-    assert (fresh["norm/gamma"] == 1).all() and not fresh["norm/beta"].any()
-
-
-@pytest.mark.parametrize("wrap", [lambda layer: layer, L.Bidirectional])
-def test_lstm_forget_gates_start_open(wrap):
-    model = chain((5, 3), wrap(L.LSTM(4)))
-    fresh = kl.controls.reinitialize(of(model), model, 0).weights
-    biases = [v for p, v in fresh.items() if p.endswith("bias")]
-    assert biases
-    for bias in biases:
-        assert bias.tolist() == [0] * 4 + [1] * 4 + [0] * 8
-
-
-def test_lstm_forget_gates_stay_shut_where_the_layer_says_so():
-    model = chain((5, 3), L.LSTM(4, unit_forget_bias=False))
-    fresh = kl.controls.reinitialize(of(model), model, 0).weights
-    assert not next(v for p, v in fresh.items() if p.endswith("bias")).any()
-
-
-def test_recurrent_kernels_stay_orthogonal():
-    model = chain((5, 3), L.SimpleRNN(6))
-    fresh = kl.controls.reinitialize(dense_of(model), model, 0).weights
-    kernel = next(v for p, v in fresh.items() if p.endswith("recurrent_kernel"))
-    assert np.allclose(kernel @ kernel.T, np.eye(6), atol=1e-5)
-
-
-class Own(L.Layer):
-    def build(self, input_shape):
-        self.mixing = self.add_weight(shape=(input_shape[-1], 5), name="mixing")
-
-    def call(self, x):
-        return x @ self.mixing
-
-
-def own():
-    return chain((4,), Own(name="own"), L.Dense(2, name="out"))
-
-
-def test_a_layer_without_an_initializer_names_the_weight_and_the_way_out():
-    model = own()
-    with pytest.raises(ValueError, match=r"'own/mixing'.*function that builds"):
-        kl.controls.reinitialize(of(model), model, 0)
-
-
-def test_a_function_that_builds_the_model_works_for_every_layer():
-    model = own()
-    ticket = of(model, density=0.5)
-    one, again, other = (kl.controls.reinitialize(ticket, own, seed) for seed in (1, 1, 2))
-    assert same(one.weights, again.weights)
-    assert not same(one.weights, other.weights)
-    assert same(one.masks, ticket.masks)
-    assert zero_where_pruned(one)
-    for path, mask in ticket.masks.items():
-        assert not np.isin(one.weights[path][mask], ticket.weights[path]).any()
-
-
-def test_the_own_path_names_stay_when_a_function_builds_others():
-    ticket = of(MODELS["sequential"]())
-    control = kl.controls.reinitialize(ticket, MODELS["sequential"], 0)
-    assert list(control.weights) == list(ticket.weights)
-
-
-@pytest.mark.parametrize("as_function", [False, True])
-def test_another_architecture_is_told(as_function):
-    def wider():
-        return chain((8,), L.Dense(21), L.BatchNormalization(), L.Dense(10))
-
-    with pytest.raises(ValueError, match=r"another architecture.*\(8, 20\).*\(8, 21\)"):
-        kl.controls.reinitialize(of(mlp()), wider if as_function else wider(), 0)
-
-
-# What every control leaves behind ---------------------------------------------------------
-
-
-def test_every_control_says_in_the_metadata_what_it_is():
-    model = mlp()
-    ticket = of(model, metadata={"round": 3, "seed": 1})
-    for name, draw in kl.controls.NAMED.items():
-        arguments = (model, 11) if name == "reinitialize" else (11,)
-        control = draw(ticket, *arguments)
-        assert control.metadata == {
-            "round": 3,
-            "seed": 1,
-            "control": {"name": name, "seed": 11},
-        }
-
-
-def test_a_control_is_saved_loaded_and_applied_like_any_ticket(tmp_path):
-    model = mlp()
-    control = kl.controls.random_mask(of(model), 0)
-    control.save(tmp_path / "control")
-    handle = kl.Ticket.load(tmp_path / "control").apply(model)
-    assert same(handle.masks, control.masks)
-    assert np.array_equal(model.get_layer("a").kernel.numpy(), control.weights["a/kernel"])
+@pytest.mark.parametrize("name", ["invert_scores", "one_shot"])
+def test_the_trained_ticket_must_be_dense_finite_and_of_the_same_search(name):
+    ticket = four([1.0, -2.0, 3.0, -4.0], (1, 1, 0, 0))
+    with pytest.raises(ValueError, match=r"`trained`.*dense ticket.*50"):
+        BY_MAGNITUDE[name](ticket, DENSE, ticket)
+    with pytest.raises(ValueError, match=r"`trained`.*same search.*\(4,\).*\(1,\)"):
+        BY_MAGNITUDE[name](ticket, DENSE, layers_of((1,), (1,))[1])
+    with pytest.raises(ValueError, match=r"NaN or Inf.*'w'"):
+        BY_MAGNITUDE[name](ticket, DENSE, four([1.0, np.nan, 3.0, 4.0]))

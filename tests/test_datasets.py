@@ -185,12 +185,119 @@ def test_the_number_of_classes_counts_labels_that_are_only_held_out():
     assert datasets.Data("a", **parts).classes == 3
 
 
+# What is asked of a data set -------------------------------------------------------------
+
+
+def one_pixel(path, n=60, classes=5):
+    """Image i is the one pixel i, so an image tells which it is; its label is i % classes."""
+    x, y = np.arange(n, dtype=np.float32).reshape(n, 1, 1), np.arange(n) % classes
+    return write(path, x_train=x, y_train=y, x_test=x[:12], y_test=y[:12])
+
+
+def pixels(data, part):
+    """Which images a part holds; images 0 and 1 of the test part give the scale."""
+    zero, one = data.test[0].reshape(-1)[:2].astype(float)
+    return np.round((part[0].reshape(-1) - zero) / (one - zero)).astype(int)
+
+
+def test_validation_and_subset_are_as_large_as_asked_for(tmp_path):
+    path = one_pixel(tmp_path / "a.npz")
+    data = datasets.load(path, validation=7, subset=20)
+    assert [len(part[0]) for part in (data.train, data.validation, data.test)] == [20, 7, 12]
+    assert len({*pixels(data, data.train), *pixels(data, data.validation)}) == 27
+    np.testing.assert_allclose(data.train[0].mean(), 0, atol=1e-6)  # by the images that are left
+    np.testing.assert_allclose(data.train[0].std(), 1, atol=1e-6)
+    assert len(datasets.load(path, validation=59).train[0]) == 1
+
+
+def test_a_smaller_subset_is_part_of_a_larger_one_and_has_the_same_validation_part(tmp_path):
+    path = one_pixel(tmp_path / "a.npz")
+    whole, large, small = (datasets.load(path, 1, subset=k) for k in (None, 30, 10))
+    for data in (large, small):
+        assert np.array_equal(pixels(data, data.validation), pixels(whole, whole.validation))
+    found = [set(pixels(data, data.train)) for data in (small, large, whole)]
+    assert found[0] < found[1] < found[2]
+    other = datasets.load(path, 2, subset=10)
+    assert found[0] != set(pixels(other, other.train))
+
+
+@given(n=st.integers(10, 60), noise=st.floats(0, 1), seed=st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_label_noise_draws_a_known_number_of_training_labels(tmp_path_factory, n, noise, seed):
+    """Of a million classes: a drawn label is hardly ever the true one."""
+    path = tmp_path_factory.mktemp("data") / "a.npz"
+    x, y = np.arange(n, dtype=np.float32).reshape(n, 1, 1), np.arange(n)
+    np.savez(path, x_train=x, y_train=y, x_test=x, y_test=[*y[:-1], 10**6 - 1])
+    true, noisy = (datasets.load(str(path), seed, label_noise=p) for p in (0, noise))
+    assert noisy.train[0].tobytes() == true.train[0].tobytes()
+    assert abs(np.sum(noisy.train[1] != true.train[1]) - round(noise * len(true.train[1]))) <= 1
+    assert noisy.train[1].dtype == np.int32
+    for a, b in ((noisy.validation, true.validation), (noisy.test, true.test)):
+        assert np.array_equal(a[1], b[1])
+
+
+def test_noise_is_of_all_classes_alike_and_the_drawn_one_may_be_the_right_one(tmp_path):
+    """2,700 labels drawn from 5 classes: 540 of each, deviation 21; as many stay right."""
+    path = one_pixel(tmp_path / "a.npz", n=3000)
+    true, noisy = (datasets.load(path, label_noise=p).train[1] for p in (0, 1))
+    assert np.abs(np.bincount(noisy, minlength=5) - 540).max() < 100
+    assert abs(np.sum(noisy == true) - 540) < 100
+
+
+def test_shuffled_labels_are_the_same_labels_at_other_training_images(tmp_path):
+    path = one_pixel(tmp_path / "a.npz", classes=60)
+    true, mixed = (datasets.load(path, 4, shuffle_labels=flag) for flag in (False, True))
+    assert mixed.train[0].tobytes() == true.train[0].tobytes()
+    assert sorted(mixed.train[1]) == sorted(true.train[1])
+    assert np.sum(mixed.train[1] == true.train[1]) < 10
+    assert np.array_equal(mixed.validation[1], true.validation[1])
+    assert np.array_equal(mixed.test[1], true.test[1])
+    both = datasets.load(path, 4, shuffle_labels=True, label_noise=0.5).train[1]
+    assert 20 <= np.sum(both == mixed.train[1]) < 54  # the noise comes on top
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"validation": 0}, "validation.*at least 1.*Received: 0"),
+        ({"validation": 1297}, "validation.*leave.*1297.*Received: 1297"),
+        ({"validation": 0.1}, "validation.*integer.*Received: 0.1"),
+        ({"subset": 0}, "subset.*at least 1.*Received: 0"),
+        ({"subset": 1169}, "subset.*at most 1168.*129 for validation.*Received: 1169"),
+        ({"validation": 1000, "subset": 298}, "subset.*at most 297.*Received: 298"),
+        ({"label_noise": 1.01}, r"label_noise.*\[0, 1\].*Received: 1.01"),
+        ({"label_noise": -0.1}, r"label_noise.*\[0, 1\].*Received: -0.1"),
+        ({"label_noise": float("nan")}, "label_noise.*Received: nan"),
+        ({"label_noise": True}, "label_noise.*Received: True"),
+        ({"shuffle_labels": 1}, "shuffle_labels.*True or False.*Received: 1"),
+        ({"seed": -1}, "seed.*at least 0.*Received: -1"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.load("digits", **arguments)
+
+
+def test_a_fingerprint_is_known_and_sees_every_pixel_label_part_and_shape():
+    def data(pixel=0.0, label=0, swap=False, shape=(2, 2, 2, 1)):
+        x, y = np.zeros(shape, np.float32), np.zeros(len(np.zeros(shape)), np.int32)
+        other = x.copy(), y.copy()
+        other[0].flat[-1], other[1][-1] = pixel, label
+        return datasets.Data("a", other if swap else (x, y), (x, y), (x, y) if swap else other)
+
+    kinds = [data(), data(1e-7), data(label=1), data(label=1, swap=True), data(shape=(1, 4, 2, 1))]
+    assert len({kind.fingerprint for kind in kinds}) == 5
+    assert data().fingerprint == "2009c9ae"  # so in every process
+
+
+def test_what_is_asked_for_changes_the_fingerprint_and_loading_again_does_not():
+    asked = [{}, {"seed": 1}, {"subset": 99}, {"label_noise": 0.1}, {"shuffle_labels": True}]
+    one, two = ([datasets.load("digits", **a).fingerprint for a in asked] for _ in range(2))
+    assert one == two
+    assert len(set(one)) == 5
+
+
 # What is not a data set -----------------------------------------------------------------
-
-
-def test_an_unknown_name_lists_the_valid_ones():
-    with pytest.raises(ValueError, match=r"cifar99.*digits.*npz"):
-        datasets.load("cifar99")
 
 
 def npz_bytes():

@@ -34,6 +34,7 @@ _ROUND = flags.DEFINE_string(
 _TOLERANCE = flags.DEFINE_float(
     "tolerance", 0.01, "How much lower the validation accuracy may be: 0.01 is one point."
 )
+_REPLICATE = flags.DEFINE_integer("replicate", 0, "Of a run: which of its searches.", 0)
 _MEASURE = flags.DEFINE_bool(
     "measure", False, "Print the table of sizes and speeds, dense beside each; write it as JSON."
 )
@@ -80,13 +81,13 @@ def main(ticket_or_run: str | None = None) -> None:
 
 def _source(ticket_or_run: str | None) -> deploying.Source:
     path = Path(ticket_or_run) if ticket_or_run else newest_run("runs")
-    given = [f"--{flag.name}" for flag in (_ROUND, _TOLERANCE) if flag.present]
+    given = [f"--{flag.name}" for flag in (_ROUND, _TOLERANCE, _REPLICATE) if flag.present]
     if given and path.is_file():
         raise ValueError(
             f"{' and '.join(given)} can choose a round of a run only. Received: {str(path)!r}, a "
             "ticket."
         )
-    return deploying.source(path, _ROUND.value, _TOLERANCE.value)
+    return deploying.source(path, _ROUND.value, _TOLERANCE.value, _REPLICATE.value)
 
 
 def _measured(model: keras.Model, paths: Mapping[str, Path]) -> export.Measurements:

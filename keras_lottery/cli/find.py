@@ -1,114 +1,47 @@
 """Finds lottery tickets on a data set: train, prune, rewind, repeat, then the controls.
 
-Without flags: LeNet-300-100 on scikit-learn's 1,797 handwritten digits.
+Without flags: LeNet-300-100 on scikit-learn's 1,797 handwritten digits. The same command
+again goes on where the run was, with larger --rounds or --replicates or other --controls too.
 """
 
-from absl import flags, logging
+from pathlib import Path
 
-from keras_lottery.controls import NAMED as CONTROLS
-from keras_lottery.criteria import NAMED as CRITERIA
-from keras_lottery.experiments import datasets, report, runner
-from keras_lottery.experiments.live import Live
-from keras_lottery.experiments.store import FIGURE, REPORT, Store, free_folder
-from keras_lottery.settings import REWIND
+from absl import flags
 
-_DEFAULT = runner.Config()
-_DATASET = flags.DEFINE_string(
-    "dataset",
-    _DEFAULT.dataset,
-    "digits, or the path of an .npz with x_train, y_train, x_test, y_test.",
-)
-_MODEL = flags.DEFINE_string(
-    "model",
-    _DEFAULT.model,
-    "lenet_300_100, or module:function, a function (input_shape, classes) -> Keras model with "
-    "logits at the end.",
-)
+from keras_lottery.cli import running, settings
+from keras_lottery.experiments import runner
+from keras_lottery.experiments.plan import Plan, control_names
+
+flags.adopt_module_key_flags(settings)
+flags.adopt_module_key_flags(running)
 _ROUNDS = flags.DEFINE_integer(
-    "rounds", _DEFAULT.rounds, "Trainings of the search, the dense one included.", lower_bound=1
-)
-_EPOCHS = flags.DEFINE_integer(
-    "epochs",
+    "rounds",
     None,
-    "Epochs of each training. Default: 25 on the digits, else the paper's 50,000 steps.",
+    "Trainings of a search, the dense one included. Default: the preset's, else 16.",
     lower_bound=1,
 )
-_PRUNE_FRACTION = flags.DEFINE_float(
-    "prune_fraction",
-    _DEFAULT.prune_fraction,
-    "Fraction of the surviving weights removed after each round, in (0, 1).",
-)
-_OUTPUT_FRACTION = flags.DEFINE_float(
-    "output_fraction",
-    None,
-    "The same for the output layer, with --scope=layerwise. Default: half of --prune_fraction.",
-)
-_SCOPE = flags.DEFINE_enum("scope", _DEFAULT.scope, runner.SCOPES, "Where weights compete.")
-_CRITERION = flags.DEFINE_enum(
-    "criterion", _DEFAULT.criterion, sorted(CRITERIA), "What scores a weight."
-)
-_REWIND = flags.DEFINE_enum(
-    "rewind",
-    _DEFAULT.rewind,
-    REWIND,
-    "weights: back to the rewind point; learning_rate: keep the weights, set the schedule back; "
-    "none: fine-tune.",
-)
-_REWIND_TO = flags.DEFINE_string(
-    "rewind_to", _DEFAULT.rewind_to, "The rewind point: 500it (optimizer steps) or 2ep (epochs)."
-)
-_OPTIMIZER = flags.DEFINE_enum(
-    "optimizer", _DEFAULT.optimizer, list(runner.OPTIMIZERS), "momentum is SGD with momentum 0.9."
-)
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", _DEFAULT.learning_rate, "Learning rate.")
-_BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", _DEFAULT.batch_size, "Images a step.", lower_bound=1
-)
-_SEED = flags.DEFINE_integer(
-    "seed", _DEFAULT.seed, "Initialization, data order, validation part and controls.", 0
-)
+_REPLICATES = flags.DEFINE_integer("replicates", 1, "Searches, each with a seed of its own.", 1)
 _CONTROLS = flags.DEFINE_list(
-    "controls", [], f"Comma-separated, at every density: {', '.join(CONTROLS)}."
+    "controls",
+    [],
+    "Comma-separated, at every density, with options as noise:scale=0.5. They are: "
+    f"{', '.join(control_names())}.",
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "A new folder for the run. Default: the first free runs/DATASET-MODEL-N."
+    "workdir", None, "The run's folder. Default: runs/NAME-HASH, by preset and all settings."
 )
 
 
 def main() -> None:
     """Runs the command with the parsed flags."""
-    config = runner.Config(
-        dataset=_DATASET.value,
-        model=_MODEL.value,
-        rounds=_ROUNDS.value,
-        epochs=_EPOCHS.value,
-        batch_size=_BATCH_SIZE.value,
-        optimizer=_OPTIMIZER.value,
-        learning_rate=_LEARNING_RATE.value,
-        prune_fraction=_PRUNE_FRACTION.value,
-        output_fraction=_OUTPUT_FRACTION.value,
-        scope=_SCOPE.value,
-        criterion=_CRITERION.value,
-        rewind=_REWIND.value,
-        rewind_to=_REWIND_TO.value,
-        controls=tuple(_CONTROLS.value),
-        seed=_SEED.value,
+    config = settings.config()
+    plan = Plan(
+        settings.rounds(_ROUNDS.value),
+        _REPLICATES.value,
+        running.branches(_CONTROLS.value, []),
     )
-    with Live(
-        quiet=logging.get_verbosity() < logging.INFO and flags.FLAGS["verbosity"].present
-    ) as live:
-        store = runner.run(config, _WORKDIR.value or str(free_folder("runs", _stem(config))), live)
-        _conclude(store, live)
-
-
-def _stem(config: runner.Config) -> str:
-    return f"{datasets.short_name(config.dataset)}-{config.model.replace(':', '.')}"
-
-
-def _conclude(store: Store, live: Live) -> None:
-    live.say("")
-    for verdict in report.verdicts(store.records(), store.config()["sizes"]["test"]):
-        live.say(verdict.sentence())
-    live.say(f"\nreport   {store.folder / REPORT}\npicture  {store.folder / FIGURE}")
-    live.say(f"tickets  {store.folder}/ticket_*.safetensors")
-    live.say(f"export   keras-lottery export {store.folder} --measure")
+    folder = Path(_WORKDIR.value) if _WORKDIR.value else settings.folder(config)
+    with running.live(folder, plan.replicates > 1) as live:
+        live.say(f"run  {folder}\n")
+        preset = settings.preset_name()
+        runner.run(config, plan, folder, live, preset=preset, **running.options())

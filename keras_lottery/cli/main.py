@@ -3,9 +3,14 @@
 import importlib
 import inspect
 import sys
+from collections.abc import Callable
 
 COMMANDS = {
     "find": "find tickets, with controls, into a folder with a report",
+    "branch": "train controls of a run: other weights, other masks, other data",
+    "status": "show what of a run is done, running and missing",
+    "report": "write the page, figures and numbers of one run or of several",
+    "presets": "list the papers' protocols",
     "export": "write a ticket as files to deploy, and measure them",
 }
 
@@ -36,15 +41,15 @@ def _run(module_name: str, program: str, arguments: list[str]) -> int:
 
     module = importlib.import_module(module_name)
     if any(a in ("--help", "-h", "-help", "--helpfull") for a in arguments):
-        named = "".join(f"[{p.upper()}] " for p in inspect.signature(module.main).parameters)
+        named = "".join(f"[{p}] " for p in _places(module.main))
         print(f"{module.__doc__}\nusage: {program} {named}[--flags]\n")
         print(flags.FLAGS.module_help(module_name))
         return 0
     try:
         rest = flags.FLAGS([program, *arguments])[1:]
-        places = len(inspect.signature(module.main).parameters)
-        if len(rest) > places:
-            raise ValueError(f"Unexpected arguments: {rest[places:]}")
+        places = _places(module.main)
+        if len(rest) > len(places) and not any(p.endswith("...") for p in places):
+            raise ValueError(f"Unexpected arguments: {rest[len(places) :]}")
         module.main(*rest)
     except flags.UnrecognizedFlagError as error:
         known = sorted(f.name for f in flags.FLAGS.get_key_flags_for_module(module_name))
@@ -56,6 +61,12 @@ def _run(module_name: str, program: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _places(function: Callable[..., None]) -> list[str]:
+    """What a command takes besides flags, as its help shows it."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name.upper() + ("..." if p.kind is p.VAR_POSITIONAL else "") for p in parameters]
 
 
 def _fail(program: str, message: str) -> int:

@@ -11,7 +11,7 @@ import keras
 from keras_lottery import export
 from keras_lottery.compaction.tracing import is_graph
 from keras_lottery.experiments import models
-from keras_lottery.experiments.store import Store, sparsest_within
+from keras_lottery.experiments.store import TICKET, Store, sparsest_within
 from keras_lottery.export.artefacts import keras_model
 from keras_lottery.export.targets import checked_target
 from keras_lottery.tickets import Ticket
@@ -38,7 +38,9 @@ class Source:
     architecture: str | None = None
 
 
-def source(path: str | Path, round: str = "best", tolerance: float = 0.01) -> Source:
+def source(
+    path: str | Path, round: str = "best", tolerance: float = 0.01, replicate: int = 0
+) -> Source:
     """A ticket file, or a round of a run's folder with its trained weights.
 
     Args:
@@ -46,6 +48,7 @@ def source(path: str | Path, round: str = "best", tolerance: float = 0.01) -> So
         round: Of a run: `"best"`, the sparsest round whose validation accuracy is at most
             `tolerance` below the dense one's; `"last"`; or an index.
         tolerance: In [0, 1].
+        replicate: Of a run: which of its searches.
 
     Raises:
         ValueError: If there is nothing at the path, or no such round.
@@ -61,22 +64,21 @@ def source(path: str | Path, round: str = "best", tolerance: float = 0.01) -> So
         )
         return Source(ticket, path.stem, path.parent / "export", words)
     store = Store(path)
-    records = {r["round"]: r for r in store.records() if r["kind"] == "ticket"}
+    settings = store.config()["settings"]
+    records = {
+        r["round"]: r
+        for r in store.records()
+        if r["kind"] == TICKET and r["replicate"] == replicate
+    }
     if not records:
-        raise ValueError(f"{str(path)!r} is not the folder of a run, or no round has finished.")
+        raise ValueError(f"No round of replicate {replicate} of {str(path)!r} has finished.")
     index = _round(round, list(records.values()), tolerance)
     if index not in records:
         raise ValueError(f"The run has rounds {sorted(records)}. Received: {round}")
-    trained = store.trained_path(index)
-    if not trained.exists():
-        raise ValueError(
-            f"There is no {str(trained)!r}: the run was made by a version that kept no trained "
-            "weights. Run `keras-lottery find` again, or name "
-            f"{str(store.ticket_path(index))!r}, which is not trained."
-        )
+    ticket = Ticket.load(store.place(replicate, index).trained)
     words = f"{path}, {_words(records, index)}"
-    name = store.config().get("model")
-    return Source(Ticket.load(trained), f"round_{index:02d}", path / "export", words, name)
+    stem = f"round_{index:02d}" if replicate == 0 else f"replicate_{replicate}_round_{index:02d}"
+    return Source(ticket, stem, path / "export", words, settings["model"])
 
 
 def _round(text: str, records: list[dict[str, Any]], tolerance: float) -> int:
@@ -99,7 +101,7 @@ def _words(records: dict[int, dict[str, Any]], index: int) -> str:
 
 
 def _percent(record: dict[str, Any], key: str) -> str:
-    value = record.get(key)
+    value = record["end"].get(key)
     return "unknown" if value is None else f"{value:.2%}"
 
 

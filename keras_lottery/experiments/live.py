@@ -1,40 +1,41 @@
-"""What a run shows while it runs: a progress bar, and one line for each training."""
+"""What a run shows while it runs: bars with the time left, and a line for each training."""
 
+import threading
 import time
 from typing import Any
 
-import keras
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_lottery.display import RoundTable, say
+from keras_lottery.experiments.store import TICKET
 
 _QUIET_SECONDS = 20
 
 
 class Live:
-    """Prints to a console; on a terminal with a progress bar, else with a line now and then.
+    """Prints to a console; on a terminal with progress bars, else with a line now and then.
 
     Args:
         quiet: Whether to print nothing.
+        repeated: Whether there is more than one replicate, so that rows must tell.
     """
 
-    def __init__(self, quiet: bool = False):
+    def __init__(self, quiet: bool = False, repeated: bool = False):
         self.console = Console(quiet=quiet)
+        self.repeated = repeated
+        self.lock = threading.Lock()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("epochs"),
+            TextColumn("steps"),
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
         )
         self._table = RoundTable(console=self.console)
-        self._task: Any = None
-        self._title, self._epochs, self._done = "", 0, 0
-        self._lap = self._spoke = time.monotonic()
 
     def __enter__(self) -> "Live":
         self._progress.start()
@@ -45,48 +46,76 @@ class Live:
 
     def say(self, text: str) -> None:
         """Prints a sentence."""
-        say(self.console, text)
+        with self.lock:
+            say(self.console, text)
 
-    def start(self, title: str, epochs: int) -> None:
-        """A new part of the run begins: `epochs` trainings of an epoch."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._title, self._epochs, self._done = title, epochs, 0
-        self._task = self._progress.add_task(title, total=epochs)
-        self._table = RoundTable(console=self.console)
-        self.say(f"\n{title}")
-        self.lap()
+    def watch(self) -> "TaskWatch":
+        """A watch for the tasks of one process."""
+        return TaskWatch(self, self._progress)
 
-    def lap(self) -> float:
-        """Seconds since the last call."""
-        before, self._lap = self._lap, time.monotonic()
-        return self._lap - before
+    def add(self, record: dict[str, Any]) -> None:
+        """Prints a finished training as a line of the table."""
+        kind, seed = record["kind"], record["branch_seed"]
+        row = {"kind": (kind + (f" {seed}" if seed else "")).replace("_", " ").ljust(20)}
+        if self.repeated:
+            row["replicate"] = str(record["replicate"])
+        row |= {
+            "round": str(record["round"]),
+            "density": f"{record['density']:.2%}",
+            "test accuracy": _percent(record["early_stop"]["test_accuracy"]),
+            "at step": str(record["early_stop"]["step"]),
+            "at the end": _percent(record["end"]["test_accuracy"]),
+            "seconds": f"{record['seconds']:.1f}",
+        }
+        with self.lock:
+            self._table.add(row)
 
-    def row(self, record: dict[str, Any]) -> None:
-        """One finished training."""
-        self._table.add(
-            {
-                "round": str(record["round"]),
-                "density": f"{record['density']:.2%}",
-                "test accuracy": f"{record['early_stop_test_accuracy']:.2%}",
-                "early-stop epoch": str(record["early_stop_epoch"]),
-                "at the end": f"{record['test_accuracy']:.2%}",
-                "seconds": f"{record['seconds']:.1f}",
-            }
-        )
+
+class TaskWatch:
+    """Shows the tasks of one process, one after another, by a bar or a line now and then."""
+
+    def __init__(self, live: Live, progress: Progress):
+        self._live, self._progress = live, progress
+        self._bar: Any = None
+        self._title, self._steps, self._done = "", 0, 0
         self._spoke = time.monotonic()
 
-    def callback(self) -> keras.callbacks.Callback:
-        """A Keras callback that moves the bar by one each epoch."""
-        return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self._advance(logs))
+    def begin(self, title: str, steps: int) -> None:
+        """A task of so many optimizer steps begins."""
+        self.end()
+        self._title, self._steps, self._done = title, steps, 0
+        self._bar = self._progress.add_task(title, total=steps)
 
-    def _advance(self, logs: Any) -> None:
-        self._done += 1
-        self._progress.advance(self._task)
-        if not self.console.is_terminal and time.monotonic() - self._spoke > _QUIET_SECONDS:
-            self._spoke = time.monotonic()
-            accuracy = (logs or {}).get("val_accuracy", float("nan"))
-            self.say(
-                f"  {self._title}: epoch {self._done} of {self._epochs}, "
-                f"validation accuracy {accuracy:.4f}"
-            )
+    def end(self) -> None:
+        """The task is over."""
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+        self._bar = None
+
+    def advance(self, steps: int, numbers: dict[str, Any]) -> None:
+        """So many more steps are done."""
+        self._done += steps
+        if self._bar is not None:
+            self._progress.advance(self._bar, steps)
+        if self._live.console.is_terminal or time.monotonic() - self._spoke < _QUIET_SECONDS:
+            return
+        self._spoke = time.monotonic()
+        accuracy = _percent(numbers.get("val_accuracy"))
+        self._live.say(
+            f"  {self._title}: step {self._done:,} of {self._steps:,}, validation accuracy "
+            f"{accuracy}"
+        )
+
+    def row(self, record: dict[str, Any]) -> None:
+        """A training has finished."""
+        if record["kind"] == TICKET or not record["kind"].endswith("/chain"):
+            self._live.add(record)
+        self._spoke = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Prints a sentence."""
+        self._live.say(text)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.2%}"

@@ -1,0 +1,105 @@
+"""Controls of a finished search: other tickets, trained as the search trains its own."""
+
+import functools
+import inspect
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from keras_lottery.controls import Frozen
+from keras_lottery.experiments.config import Config, from_dict
+from keras_lottery.experiments.plan import GIVEN, NAMED, Task, parse_control
+from keras_lottery.experiments.searching import Replicate, Start
+from keras_lottery.experiments.store import Place
+from keras_lottery.experiments.training import Trainer
+from keras_lottery.tickets import Ticket
+
+_BY_SCOPE = ("one_shot", "prune_at_init_magnitude")
+
+
+def run_branch(replicate: Replicate, task: Task, data_dir: str | None = None) -> None:
+    """Trains a control at those of its rounds that are missing, where the search has a ticket.
+
+    Raises:
+        ValueError: If the control does not fit the ticket or the data.
+    """
+    name, options = parse_control(task.kind)
+    trainer = transferred(replicate.trainer.config, task.kind, data_dir)
+    rounds = [r for r in task.rounds if replicate.store.place(replicate.index, r).done]
+    for r in rounds:
+        place = replicate.store.place(replicate.index, r, task.kind, task.seed)
+        if not place.done:
+            start = _start(replicate, task, name, options, r, trainer)
+            replicate.train(place, start, task.kind, r, task.seed, trainer)
+
+
+def transferred(config: Config, spec: str, data_dir: str | None) -> Trainer | None:
+    """The trainer of a transfer; `None` for a control that trains as the search does."""
+    name, options = parse_control(spec)
+    if name != "transfer":
+        return None
+    return _trainer(from_dict({**asdict(config), **options}), data_dir)
+
+
+@functools.lru_cache(maxsize=2)
+def _trainer(config: Config, data_dir: str | None) -> Trainer:
+    return Trainer(config, data_dir)
+
+
+def _start(
+    replicate: Replicate,
+    task: Task,
+    name: str,
+    options: dict[str, Any],
+    round: int,
+    trainer: Trainer | None,
+) -> Start:
+    if trainer is not None:
+        fresh = trainer.initial(replicate.seed)
+        return Start(replicate.ticket(round), fresh, trainer.lengths.total)
+    total = replicate.trainer.lengths.total
+    if name == "dense":
+        state = replicate.trainer.initial(_seed(replicate.seed, task.seed))
+        paths = replicate.ticket(0).weights
+        dense = Ticket(replicate.trainer.full_masks, {p: state.variables[p] for p in paths})
+        return Start(dense, state, total)
+    if name == "continued_training":
+        return Start(_continued(replicate, task, round), replicate.rewind_point(), total)
+    ticket = control(replicate, name, options, round, task.seed)
+    return Start(ticket, replicate.rewind_point(), total)
+
+
+def control(
+    replicate: Replicate, name: str, options: dict[str, Any], round: int, seed: int
+) -> Ticket | Frozen:
+    """The control of a round's ticket; it is given what it names."""
+    make = NAMED[name]
+    dense = replicate.store.place(replicate.index, 0)
+    given = {
+        "ticket": lambda: replicate.ticket(round),
+        "model": lambda: replicate.trainer.model,
+        "seed": lambda: _seed(replicate.seed, seed, round),
+        "dense": lambda: Ticket.load(dense.ticket),
+        "trained": lambda: Ticket.load(dense.trained),
+    }
+    wanted = [p for p in inspect.signature(make).parameters if p in GIVEN]
+    if name in _BY_SCOPE and replicate.trainer.config.scope != "layerwise":
+        options = {"counts": "global", **options}
+    made: Ticket | Frozen = make(**{p: given[p]() for p in wanted}, **options)
+    return made
+
+
+def _continued(replicate: Replicate, task: Task, round: int) -> Ticket:
+    """The weights of the rewind point under the masks of a search without resets."""
+    folder = replicate.store.branch(replicate.index, task.kind, task.seed) / "chain"
+    masks = replicate.continued(
+        round, lambda r: Place(folder / f"round_{r:02d}"), f"{task.kind}/chain"
+    )
+    dense = replicate.ticket(0)
+    about = {**dense.metadata, "control": {"name": "continued_training"}}
+    return replace(dense, masks=masks, metadata=about)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0] % 2**31)
