@@ -159,8 +159,7 @@ class Enforcement:
 
         Args:
             values: Dict of path to array of the weight's shape, cast to its dtype; only
-                the values at pruned positions are used. Paths without one hold 0, so
-                `freeze({})` ends the freezing.
+                its pruned positions count. Paths without one hold 0: `freeze({})` ends it.
 
         Returns:
             This handle.
@@ -174,8 +173,8 @@ class Enforcement:
 
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> path = model.layers[0].kernel.path
-        >>> handle = enforce(model, {path: np.array([[True], [False]])})
-        >>> _ = handle.freeze({path: np.array([[7.0], [0.5]])})
+        >>> masks = {path: np.array([[True], [False]])}
+        >>> _ = enforce(model, masks).freeze({path: np.array([[7.0], [0.5]])})
         >>> float(model.layers[0].kernel[1, 0])
         0.5
         """

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from keras_lottery import weights
 from keras_lottery.controls import Frozen
 from keras_lottery.experiments.config import Config, from_dict
 from keras_lottery.experiments.plan import GIVEN, NAMED, Task, parse_control
 from keras_lottery.experiments.searching import Replicate, Start
+from keras_lottery.experiments.stopping import stopping
 from keras_lottery.experiments.store import Place
 from keras_lottery.experiments.training import Trainer
 from keras_lottery.tickets import Ticket
@@ -23,6 +25,7 @@ def run_branch(replicate: Replicate, task: Task, data_dir: str | None = None) ->
 
     Raises:
         ValueError: If the control does not fit the ticket or the data.
+        SearchStoppedError: If it cannot go on, as with NaN; that is written down.
     """
     name, options = parse_control(task.kind)
     trainer = transferred(replicate.trainer.config, task.kind, data_dir)
@@ -30,8 +33,9 @@ def run_branch(replicate: Replicate, task: Task, data_dir: str | None = None) ->
     for r in rounds:
         place = replicate.store.place(replicate.index, r, task.kind, task.seed)
         if not place.done:
-            start = _start(replicate, task, name, options, r, trainer)
-            replicate.train(place, start, task.kind, r, task.seed, trainer)
+            with stopping(place.folder.parent, r):
+                start = _start(replicate, task, name, options, r, trainer)
+                replicate.train(place, start, task.kind, r, task.seed, trainer)
 
 
 def transferred(config: Config, spec: str, data_dir: str | None) -> Trainer | None:
@@ -40,6 +44,26 @@ def transferred(config: Config, spec: str, data_dir: str | None) -> Trainer | No
     if name != "transfer":
         return None
     return _trainer(from_dict({**asdict(config), **options}), data_dir)
+
+
+def check_branch(trainer: Trainer, spec: str, data_dir: str | None) -> None:
+    """Checks that a control can be trained at all.
+
+    Raises:
+        ValueError: If a transfer's settings cannot work, or change the shapes of the weights.
+    """
+    other = transferred(trainer.config, spec, data_dir)
+    if other is None:
+        return
+    here, there = (
+        {p: tuple(v.shape) for p, v in weights.all_weights(t.model).items()}
+        for t in (trainer, other)
+    )
+    if list(here.values()) != list(there.values()):
+        raise ValueError(
+            f"{spec!r} needs a model with the weights of the search's, since it trains the "
+            f"tickets there. Expected: {here}. Received: {there}"
+        )
 
 
 @functools.lru_cache(maxsize=2)
@@ -75,13 +99,12 @@ def control(
 ) -> Ticket | Frozen:
     """The control of a round's ticket; it is given what it names."""
     make = NAMED[name]
-    dense = replicate.store.place(replicate.index, 0)
     given = {
         "ticket": lambda: replicate.ticket(round),
         "model": lambda: replicate.trainer.model,
         "seed": lambda: _seed(replicate.seed, seed, round),
-        "dense": lambda: Ticket.load(dense.ticket),
-        "trained": lambda: Ticket.load(dense.trained),
+        "dense": lambda: replicate.ticket(0),
+        "trained": lambda: replicate.trained(0),
     }
     wanted = [p for p in inspect.signature(make).parameters if p in GIVEN]
     if name in _BY_SCOPE and replicate.trainer.config.scope != "layerwise":

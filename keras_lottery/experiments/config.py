@@ -3,7 +3,9 @@
 import hashlib
 import json
 import math
+import numbers
 import re
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -14,6 +16,12 @@ from keras_lottery.settings import REWIND, check_integer
 
 FORMAT = 2
 SCOPES = ("layerwise", "global", "erk", "nm", "block", "channels")
+_KINDS: dict[type, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (numbers.Integral, "an integer"),
+    float: (numbers.Real, "a number"),
+    str: (str, "a text"),
+}
 
 
 def _setting(default: Any, words: str, choices: tuple[str, ...] = (), least: Any = None) -> Any:
@@ -100,12 +108,10 @@ class Config:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            _check_field(f.name, getattr(self, f.name), f.metadata)
-        for name in ("learning_rate", "drop_factor"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"`{name}` must be above 0. Received: {getattr(self, name)}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"`weight_decay` is at least 0. Received: {self.weight_decay}")
+            value = _typed(f.name, getattr(self, f.name), f.type)
+            object.__setattr__(self, f.name, value)
+            _check_field(f.name, value, f.metadata)
+        self._check_ranges()
         if self.cosine and self.lr_drops:
             raise ValueError("Choose `cosine` or `lr_drops`, not both.")
         for text in self._texts():
@@ -115,6 +121,24 @@ class Config:
     def _texts(self) -> list[str]:
         named = (self.steps, self.eval_every, self.warmup, self.rewind_to)
         return [t for t in named if t is not None] + list(self.lr_drops)
+
+    def _check_ranges(self) -> None:
+        for name in ("learning_rate", "drop_factor"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be above 0. Received: {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"`weight_decay` is at least 0. Received: {self.weight_decay}")
+        if not 0 <= self.label_noise <= 1:
+            raise ValueError(f"`label_noise` must lie in [0, 1]. Received: {self.label_noise}")
+        if not 0 < self.prune_fraction < 1:
+            raise ValueError(
+                "`prune_fraction` must lie strictly between 0 and 1: the fraction of the "
+                f"surviving weights removed each round. Received: {self.prune_fraction}"
+            )
+        for name in ("conv_fraction", "output_fraction", "dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"`{name}` must lie in [0, 1). Received: {value}")
 
     def _check_scope(self) -> None:
         for name in ("conv_fraction", "output_fraction"):
@@ -171,8 +195,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"Unknown settings {unknown}. The settings are: {sorted(known)}")
-    lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
-    return Config(**{**values, **lists})
+    return Config(**values)
 
 
 def parse_steps(text: str, steps_per_epoch: int) -> int:
@@ -195,8 +218,24 @@ def parse_steps(text: str, steps_per_epoch: int) -> int:
 def _times(text: str, scale: float) -> str:
     number, unit = float(text[:-2]) * scale, text[-2:]
     if unit == "ep":
-        return f"{number:g}ep"
+        return f"{f'{number:.9f}'.rstrip('0').rstrip('.')}ep"
     return f"{max(round(number), 1) if float(text[:-2]) else 0}it"
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    """The value as its field declares it, of Python's own types."""
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+            raise ValueError(f"`{name}` must be a list of texts. Received: {value!r}")
+        return tuple(value)
+    kinds = (kind, *typing.get_args(kind))
+    if value is None and type(None) in kinds:
+        return None
+    base = next(k for k in _KINDS if k in kinds)
+    accepted, words = _KINDS[base]
+    if not isinstance(value, accepted) or isinstance(value, bool) != (base is bool):
+        raise ValueError(f"`{name}` must be {words}. Received: {value!r}")
+    return base(value)
 
 
 def _check_field(name: str, value: Any, about: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """How much of an experiment is to be run: rounds, replicates, controls; and as which tasks."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -40,13 +41,13 @@ def parse_control(spec: str) -> tuple[str, dict[str, Any]]:
     >>> parse_control("noise:scale=0.5")
     ('noise', {'scale': 0.5})
     """
-    name, *rest = spec.split(":")
+    name, *rest = re.split(r":(?=\w+=)", spec)
     if name not in NAMED and name not in OWN:
+        known = name.partition(":")[0]
+        if known in NAMED or known in OWN:
+            raise ValueError(f"Expected options as `{known}:option=value`. Received: {spec!r}")
         raise ValueError(f"Unknown control {name!r}. The controls are: {control_names()}")
-    pairs = [text.partition("=") for text in rest]
-    if not all(key and equals for key, equals, _ in pairs):
-        raise ValueError(f"Expected options as `{name}:option=value`. Received: {spec!r}")
-    options = {key: _literal(value) for key, _, value in pairs}
+    options = {key: _literal(value) for key, _, value in (text.partition("=") for text in rest)}
     _check_options(name, options)
     return name, options
 

@@ -127,7 +127,7 @@ _PRESETS: dict[str, Preset] = {
             LMC,
             "ResNet-20 at 0.1, rewound to step 2000",
             20,
-            {**_LMC, "model": "resnet_20", "rewind_to": "2000it"},
+            {**_LMC, "model": "resnet_20", "rewind_to": "2000it", "exclude": None},
         ),
         "30000it",
         0.03,

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_lottery import versions
 from keras_lottery.experiments import pool
-from keras_lottery.experiments.branching import transferred
+from keras_lottery.experiments.branching import check_branch
 from keras_lottery.experiments.config import FORMAT, Config, from_dict
 from keras_lottery.experiments.live import Live
 from keras_lottery.experiments.plan import Plan
@@ -48,9 +48,9 @@ def run(
     """
     config, store = config.complete(), Store(folder)
     job = Job(str(folder), config, data_dir, checkpoint_seconds)
+    trainer = job.trainer()  # refuses what cannot work, before the folder is made
     for branch in plan.branches:
-        transferred(config, branch.control, data_dir)
-    job.trainer()  # refuses what cannot work, before the folder is made
+        check_branch(trainer, branch.control, data_dir)
     new = not (store.folder / CONFIG).exists()
     if new:
         store.save_config(_about(job, plan, preset))

@@ -5,11 +5,11 @@ before. So a search goes on wherever it was cut off, and `find_ticket`'s rules h
 `prune_round`, the same snapshots.
 """
 
-import json
 import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,17 @@ from keras_lottery import masks as mask_ops
 from keras_lottery.controls import Frozen
 from keras_lottery.experiments import checkpoints
 from keras_lottery.experiments.checkpoints import Curve, Progress
-from keras_lottery.experiments.store import TICKET, Place, Store, write_json
+from keras_lottery.experiments.store import TICKET, Place, Store
+from keras_lottery.experiments.stopping import as_stop, stopping
 from keras_lottery.experiments.training import Trainer, at, early_stop
 from keras_lottery.experiments.watching import Watch
 from keras_lottery.rewinding import Snapshot
-from keras_lottery.search import SearchStoppedError, check_finite, prune_round
+from keras_lottery.search import check_finite, prune_round
 from keras_lottery.settings import Settings
 from keras_lottery.tickets import Ticket
 from keras_lottery.versions import versions
 
-STOPPED = "stopped.json"
+Places = Callable[[int], Place]
 
 
 @dataclass(frozen=True)
@@ -84,17 +85,21 @@ class Replicate:
         self.seed = trainer.config.seed + index
 
     @property
-    def rewind_path(self) -> Any:
+    def rewind_path(self) -> Path:
         """Where the state at the rewind point lies."""
         return self.store.replicate(self.index) / "rewind.safetensors"
 
     def rewind_point(self) -> Snapshot:
         """The state at the rewind point."""
-        return checkpoints.load(self.rewind_path).snapshot
+        return _read(checkpoints.load, self.rewind_path, self._place(0)).snapshot
 
     def ticket(self, round: int) -> Ticket:
         """The ticket of a round of the search."""
-        return Ticket.load(self.store.place(self.index, round).ticket)
+        return _read(Ticket.load, self._place(round).ticket, self._place(round))
+
+    def trained(self, round: int) -> Ticket:
+        """The same masks with the weights that the round ended with."""
+        return _read(Ticket.load, self._place(round).trained, self._place(round))
 
     def search(self, rounds: int) -> None:
         """Trains the rounds that are missing.
@@ -105,7 +110,7 @@ class Replicate:
         settings = self.trainer.settings
         self._chain(rounds, settings, self._place, TICKET)
 
-    def continued(self, round: int, place: Callable[[int], Place], kind: str) -> mask_ops.Masks:
+    def continued(self, round: int, place: Places, kind: str) -> mask_ops.Masks:
         """Masks of a round, found by a search that never resets its weights.
 
         Args:
@@ -124,24 +129,12 @@ class Replicate:
     def _place(self, round: int) -> Place:
         return self.store.place(self.index, round)
 
-    def _chain(
-        self, rounds: int, settings: Settings, place: Callable[[int], Place], kind: str
-    ) -> None:
-        folder = place(1).folder.parent
-        if (folder / STOPPED).exists():
-            raise SearchStoppedError(json.loads((folder / STOPPED).read_text())["reason"])
+    def _chain(self, rounds: int, settings: Settings, place: Places, kind: str) -> None:
         for r in range(rounds):
-            if place(r).done:
-                continue
-            try:
-                start = self._first() if r == 0 else self._next(r, settings, place)
-                self.train(place(r), start, kind, r, keep_state=settings.rewind == "none")
-            except ValueError as error:
-                if not isinstance(error, SearchStoppedError):
-                    raise
-                reason = f"round {r}: {error}; earlier rounds were kept."
-                write_json(folder / STOPPED, {"round": r, "reason": reason})
-                raise SearchStoppedError(reason) from error
+            if not place(r).done:
+                with stopping(place(1).folder.parent, r):
+                    start = self._first() if r == 0 else self._next(r, settings, place)
+                    self.train(place(r), start, kind, r, keep_state=settings.rewind == "none")
 
     def _first(self) -> Start:
         state = self.trainer.initial(self.seed)
@@ -152,9 +145,10 @@ class Replicate:
         ticket = Ticket(self.trainer.full_masks, {p: state.variables[p] for p in named})
         return Start(ticket, state, self.trainer.lengths.total)
 
-    def _next(self, r: int, settings: Settings, place: Callable[[int], Place]) -> Start:
+    def _next(self, r: int, settings: Settings, place: Places) -> Start:
         """Prunes by what the round before trained, and rewinds."""
-        before, rewind = Ticket.load(place(r - 1).trained), self.rewind_point()
+        last = place(r - 1)
+        before, rewind = _read(Ticket.load, last.trained, last), self.rewind_point()
         masks = before.masks | self._masks(r, settings, before, rewind, place)
         total, names = self.trainer.lengths.total, before.weights
         if settings.rewind == "weights":
@@ -162,16 +156,11 @@ class Replicate:
         ticket = Ticket(masks, before.weights)
         if settings.rewind == "learning_rate":
             return Start(ticket, rewind, total)
-        end = checkpoints.load(place(r - 1).checkpoint).snapshot
+        end = _read(checkpoints.load, last.checkpoint, last).snapshot
         return Start(ticket, end, end.step + total)
 
     def _masks(
-        self,
-        r: int,
-        settings: Settings,
-        before: Ticket,
-        rewind: Snapshot,
-        place: Callable[[int], Place],
+        self, r: int, settings: Settings, before: Ticket, rewind: Snapshot, place: Places
     ) -> mask_ops.Masks:
         before.apply(self.trainer.model)
         steps = sum(int(place(i).record()["steps"]) for i in range(r))
@@ -183,10 +172,8 @@ class Replicate:
             data=settings.data,
             seed=(self.seed, r),
         )
-        try:
+        with as_stop():
             return prune_round(state, settings, r, steps)
-        except ValueError as error:
-            raise SearchStoppedError(str(error)) from error
 
     def train(
         self,
@@ -219,7 +206,8 @@ class Replicate:
             self._save_rewind_point if needs_rewind else None,
             self._pause(place, progress.snapshot.step),
         )
-        check_finite(end.snapshot.variables, "weights")
+        with as_stop():
+            check_finite(end.snapshot.variables, "weights")
         masks = start.plain.masks
         about = self._about(kind, round, branch_seed, start)
         record = {**about, **_results(trainer, end)}
@@ -285,6 +273,17 @@ class Replicate:
                 "classes": data.classes,
             },
         }
+
+
+def _read(load: Callable[[Path], Any], path: Path, place: Place) -> Any:
+    """What `load` reads; the error tells how to get the file again."""
+    try:
+        return load(path)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{str(error).rstrip('.')}. Remove the folder {str(place.folder)!r} to train that "
+            "round again."
+        ) from error
 
 
 def _results(trainer: Trainer, end: Progress) -> dict[str, Any]:

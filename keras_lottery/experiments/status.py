@@ -1,13 +1,12 @@
 """What of a run is done, running and missing."""
 
-import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from keras_lottery.experiments import checkpoints
 from keras_lottery.experiments.plan import Plan, Task
-from keras_lottery.experiments.searching import STOPPED
-from keras_lottery.experiments.store import Place, Store
+from keras_lottery.experiments.stopping import stopped
+from keras_lottery.experiments.store import TICKET, Place, Store
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,8 @@ def status(store: Store) -> Status:
         ValueError: If the folder is no run, or a record is damaged.
     """
     plan = Plan.from_dict(store.config()["plan"])
-    states = tuple(_state(store, task) for task in [*plan.searches(), *plan.controls()])
+    tasks = [_possible(store, task) for task in [*plan.searches(), *plan.controls()]]
+    states = tuple(_state(store, task) for task in tasks)
     times = [float(r["seconds"]) for r in store.records()]
     missing = sum(s.missing for s in states if s.stopped is None)
     left = statistics.median(times) * missing if times else None
@@ -67,9 +67,16 @@ def _state(store: Store, task: Task) -> State:
     places = {r: store.place(task.replicate, r, task.kind, task.seed) for r in task.rounds}
     done = [r for r, place in places.items() if place.done]
     begun = [(r, _step(p)) for r, p in places.items() if p.folder.exists() and not p.done]
-    stopped = store.branch(task.replicate, task.kind, task.seed) / STOPPED
-    reason = json.loads(stopped.read_text())["reason"] if stopped.exists() else None
-    return State(task, len(done), tuple(begun), reason)
+    stop = stopped(store.branch(task.replicate, task.kind, task.seed))
+    return State(task, len(done), tuple(begun), None if stop is None else stop["reason"])
+
+
+def _possible(store: Store, task: Task) -> Task:
+    """A control without the rounds that its stopped search never reached."""
+    stop = None if task.kind == TICKET else stopped(store.branch(task.replicate))
+    if stop is None:
+        return task
+    return replace(task, rounds=tuple(r for r in task.rounds if r < stop["round"]))
 
 
 def _step(place: Place) -> int | None:

@@ -28,6 +28,7 @@ from keras_lottery.tickets import Ticket
 
 CONFIG, RECORD, REPORT, LOCK = "config.json", "record.json", "report.html", ".lock"
 TICKET = "ticket"
+_LONGEST = 100  # of a control's name in a folder's; file systems take 255
 
 
 @dataclass(frozen=True)
@@ -252,8 +253,9 @@ def _accuracy(record: dict[str, Any]) -> float:
 
 def _safe(kind: str) -> str:
     """A control's name as a file name; what had to be replaced stays told apart."""
-    name = re.sub(r"[^\w.=+-]", "_", kind.replace(":", "+"))
-    return name if name == kind.replace(":", "+") else f"{name}-{zlib.crc32(kind.encode()):08x}"
+    name = re.sub(r"[^\w.=+-]", "_", kind.replace(":", "+"))[:_LONGEST]
+    told_apart = name.replace("+", ":") == kind
+    return name if told_apart else f"{name}-{zlib.crc32(kind.encode()):08x}"
 
 
 def _order(record: dict[str, Any]) -> tuple[Any, ...]:

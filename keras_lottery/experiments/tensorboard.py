@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from keras_lottery.experiments.store import TICKET, Store
+from keras_lottery.experiments.store import Store
 
 FOLDER = "tensorboard"
 
@@ -28,20 +28,25 @@ def write(store: Store) -> Path:
     settings = store.config()["settings"]
     root = store.folder / FOLDER
     for record in store.records():
-        folder = root / _name(record)
+        name = _name(store, record)
+        folder = root / name
         for old in folder.glob("events.*"):
             old.unlink()
-        _write_training(folder, record, settings)
+        _write_training(folder, name, record, settings)
     return root
 
 
-def _name(record: dict[str, Any]) -> str:
-    seed = "" if record["kind"] == TICKET else f"-{record['branch_seed']}"
-    kind = record["kind"].replace("/", "_").replace(":", "+")
-    return f"replicate_{record['replicate']}/{kind}{seed}/round_{record['round']:02d}"
+def _name(store: Store, record: dict[str, Any]) -> str:
+    """The training's folder within the run's."""
+    names = ("replicate", "round", "kind", "branch_seed")
+    return (
+        store.place(*(record[name] for name in names)).folder.relative_to(store.folder).as_posix()
+    )
 
 
-def _write_training(folder: Path, record: dict[str, Any], settings: dict[str, Any]) -> None:
+def _write_training(
+    folder: Path, name: str, record: dict[str, Any], settings: dict[str, Any]
+) -> None:
     import tensorflow as tf
     from tensorboard.plugins.hparams import api as hp
 
@@ -49,14 +54,14 @@ def _write_training(folder: Path, record: dict[str, Any], settings: dict[str, An
     values = {k: _hparam(v) for k, v in settings.items() if v is not None}
     writer = tf.summary.create_file_writer(str(folder))
     with writer.as_default():
-        hp.hparams({**values, **facts}, trial_id=str(_name(record)))
+        hp.hparams({**values, **facts}, trial_id=name)
         curve = record["curve"]
-        for name in (name for name in curve if name != "step"):
-            for step, value in zip(curve["step"], curve[name], strict=True):
+        for key in (key for key in curve if key != "step"):
+            for step, value in zip(curve["step"], curve[key], strict=True):
                 if value is not None:
-                    tf.summary.scalar(name, value, step=step)
-        for name, value in record["layer_density"].items():
-            tf.summary.scalar(f"density/{name}", value, step=record["first_step"])
+                    tf.summary.scalar(key, value, step=step)
+        for path, value in record["layer_density"].items():
+            tf.summary.scalar(f"density/{path}", value, step=record["first_step"])
     writer.close()
 
 

@@ -1,5 +1,6 @@
 """One training, from a state to its last step: the same bits however often interrupted."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -103,6 +104,7 @@ class Trainer:
             seconds = start.seconds + time.monotonic() - began
             return Progress(Snapshot.take(self.model, step), curve, seconds)
 
+        self.model.reset_metrics()
         iterator, rewind = iter(stream), self.lengths.rewind if on_rewind_point else 0
         for stop in _pauses(step, until, self.lengths.evaluate, rewind):
             self._run(iterator, tf.constant(stop - step))
@@ -154,7 +156,8 @@ def _pauses(step: int, until: int, every: int, rewind: int) -> list[int]:
 
 def early_stop(curve: Curve) -> int:
     """Index of the lowest finite validation loss; the last one without any."""
-    losses = [(v, i) for i, v in enumerate(curve["val_loss"]) if v is not None and v == v]
+    found = enumerate(curve["val_loss"])
+    losses = [(v, i) for i, v in found if v is not None and math.isfinite(v)]
     return min(losses)[1] if losses else len(curve["val_loss"]) - 1
 
 

@@ -8,6 +8,7 @@ run has no more tasks or has died, it ends too, at once.
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 from typing import Any, TextIO
@@ -49,6 +50,8 @@ class Sender:
 
 def main() -> None:
     """Does tasks until the input ends."""
+    # Ctrl-C reaches all processes of a terminal; the one that started this one ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What user code prints must not come between the messages.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -64,7 +67,8 @@ def main() -> None:
             job.do(Task(**{**values, "rounds": tuple(values["rounds"])}), sender)
             sender.send("done")
         except (ValueError, ImportError, OSError) as error:
-            sender.send("failed", f"{type(error).__name__}", str(error))
+            kind = OSError if isinstance(error, OSError) else ValueError
+            sender.send("failed", kind.__name__, str(error))
 
 
 def _read(lines: "queue.Queue[str]") -> None:
