@@ -9,7 +9,7 @@ from keras_lottery.experiments.reporting.rows import TICKET, Record, number
 from keras_lottery.experiments.reporting.statistics import Interval, Point, summarize
 
 _SPREAD = (0.5, 0.21, 0.1, 0.036)
-_EARLY = 0.1
+_EARLY = 0.2
 
 
 def default_rounds(rounds: Sequence[Point]) -> list[int]:
@@ -33,7 +33,7 @@ def learning_curves(
     """Test accuracy of the ticket against step, one line for each of `rounds`."""
     figure = figures.new()
     axes = figure.subplots()
-    floor = []
+    late: list[float] = []
     for index, colour in zip(rounds, _colours(len(rounds)), strict=True):
         own = [r for r in records if r["kind"] == TICKET and r["round"] == index]
         steps, means, low, high = _curve(own, interval)
@@ -42,10 +42,15 @@ def learning_curves(
         density = styles.percent(sum(r["density"] for r in own) / len(own))
         axes.plot(steps, means, color=colour, linewidth=1.4, label=f"{density}% (round {index})")
         axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-        floor += [m for s, m in zip(steps, low, strict=True) if s >= _EARLY * steps[-1]]
-    if floor:
-        top = axes.get_ylim()[1]
-        axes.set_ylim(min(floor) - 0.05 * (top - min(floor)) - 1e-6, top)
+        late += [
+            v
+            for s, *ends in zip(steps, low, high, strict=True)
+            for v in ends
+            if s >= _EARLY * steps[-1]
+        ]
+    if late:
+        edge = max(0.5, 0.05 * (max(late) - min(late)))
+        axes.set_ylim(min(late) - edge, max(late) + edge)
     axes.set(xlabel="step", ylabel="test accuracy, %")
     axes.set_title(title)
     figures.legend(figure, axes)
@@ -80,11 +85,15 @@ def layer_densities(records: Sequence[Record], title: str) -> Any:
     for i, (path, name) in enumerate(zip(paths, _short(paths), strict=True)):
         known = [(r["round"], number(r, "layer_density", path)) for r in own]
         known = [(index, density) for index, density in known if density > 0]
-        look = {**styles.style(i), "color": _colours(len(paths))[i], "markersize": 4}
-        axes.plot([k for k, _ in known], [100 * d for _, d in known], **look, label=name)
+        look = {**styles.style(i), "color": _colours(len(paths))[i], "linestyle": "-"}
+        axes.plot(
+            [k for k, _ in known], [100 * d for _, d in known], **look, markersize=4, label=name
+        )
     axes.set(xlabel="round", ylabel="density of the layer, %", yscale="log")
-    chosen = styles.ticks([d for r in own for d in (r.get("layer_density") or {}).values() if d])
-    axes.set_yticks([100 * t for t in chosen], [styles.percent(t) for t in chosen])
+    bottom, top = axes.get_ylim()
+    chosen = [m * 10.0**e for e in range(-4, 3) for m in (1, 2, 5)]
+    chosen = [t for t in chosen if bottom <= t <= top]
+    axes.set_yticks(chosen, [f"{t:g}" for t in chosen])
     axes.minorticks_off()
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(title)

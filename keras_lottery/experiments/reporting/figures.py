@@ -76,7 +76,7 @@ def against_density(lines: Sequence[Line], metric: str, title: str, interval: In
         panels[0].set_ylim(100 * low[0], 100 * low[1])
     panels[0].set_title(title)
     density_axis(panels[-1], [p.density for line in lines for p in line.points])
-    legend(figure, panels[0])
+    legend(figure, panels[0], most=_INSIDE if low is None else 0)
     return figure
 
 
@@ -91,11 +91,15 @@ def density_axis(axes: Any, densities: Sequence[float]) -> None:
     axes.minorticks_off()
 
 
-def legend(figure: Any, axes: Any) -> None:
-    """A legend of the axes' lines: inside, or to the right of the axes if they are many."""
+def legend(figure: Any, axes: Any, most: int = _INSIDE) -> None:
+    """A legend of the axes' lines: inside, or to the right if they are more than `most`."""
     handles, labels = axes.get_legend_handles_labels()
-    if len(labels) <= _INSIDE:
-        axes.legend(fontsize=9)
+    order = sorted(
+        range(len(labels)), key=lambda i: handles[i] in axes.lines and bool(axes.containers)
+    )
+    handles, labels = [handles[i] for i in order], [labels[i] for i in order]
+    if len(labels) <= most:
+        axes.legend(handles, labels, fontsize=9)
         return
     columns = math.ceil(len(labels) / _TALLEST)
     figure.legend(handles, labels, loc="outside right upper", fontsize=9, ncols=columns)
@@ -121,10 +125,10 @@ def _draw(axes: Any, lines: Sequence[Line], metric: str, interval: Interval) -> 
             [100 * p.density for p in known], means, errors, **line.style, label=text(line.label),
             markersize=4.5, linewidth=1.4, elinewidth=0.9, capsize=2,
         )  # fmt: skip
-    several = len({id(line.dense) for line in lines if line.dense}) > 1
-    for line in lines:
+    compared = {id(line.dense): line for line in lines if line.dense}
+    for line in compared.values():
         if line.dense:
-            _draw_dense(axes, line, line.dense.values[metric], scale, several)
+            _draw_dense(axes, line, line.dense.values[metric], scale, len(compared) > 1)
     axes.set_ylabel("early-stop step" if metric == STEP else "test accuracy, %")
 
 

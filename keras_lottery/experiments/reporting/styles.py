@@ -20,8 +20,10 @@ LABELS = {
     "signed_reshuffle": "initial weights shuffled, signs kept",
     "freeze_init": "pruned weights frozen at their initial values",
     "freeze_increased": "pruned weights that grew frozen, others 0",
-    "freeze_init_zero_all": "weights that grew start as they were, others 0",
+    "freeze_init_zero_all": "pruned weights that grew frozen, shrunk survivors start at 0",
     "freeze_reinit": "pruned weights frozen at new random values",
+    "continued_training": "masks of continued training",
+    "dense": "dense, another initialization",
 }
 COLOURS = (
     "#0b62b4", "#d95f02", "#1b9e77", "#c2185b", "#6a51a3",
@@ -80,7 +82,7 @@ def ticks(fractions: Sequence[float], most: int = 8) -> list[float]:
     Example:
 
     >>> ticks([1.0, 0.5, 0.49, 0.25, 0.01], most=4)
-    [1.0, 0.01]
+    [1.0, 0.25, 0.01]
     """
     present = sorted({f for f in fractions if f > 0}, reverse=True)
     if not present:

@@ -74,7 +74,8 @@ def verdicts(records: Sequence[Record], n_test: int | None) -> list[Verdict]:
 
     Args:
         records: The records of one run, see `RunData`.
-        n_test: The number of test images, used where the dense network has one replicate.
+        n_test: The number of test images, used where the dense network has one
+            replicate or two.
 
     Returns:
         The ticket's verdict first; nothing while the dense network has not finished.
@@ -105,16 +106,23 @@ def verdicts(records: Sequence[Record], n_test: int | None) -> list[Verdict]:
 
 
 def _margin(accuracy: Summary, n_test: int | None) -> tuple[float, str]:
-    """What counts as a match, and its name."""
-    if accuracy.replicates > 1:
-        times = f"over {accuracy.replicates} replicates"
-        return accuracy.std, f"one standard deviation of the dense test accuracy {times}"
+    """What counts as a match, and its name.
+
+    The deviation of two replicates may be next to nothing by chance: then the error of a
+    single one, which the number of test images gives, is taken if it is larger.
+    """
+    n = accuracy.replicates
+    deviation = f"one standard deviation of the dense test accuracy over {n} replicates"
+    if n > 2 or (n == 2 and n_test is None):
+        return accuracy.std, deviation
     if n_test is None or n_test < 1:
         raise ValueError(
             "With one dense replicate a match is judged by the number of test images, which must "
             f'be 1 or more (`config["facts"]["sizes"]["test"]`). Received: {n_test}'
         )
     error = math.sqrt(2 * max(accuracy.mean * (1 - accuracy.mean), 1e-9) / n_test)
+    if n == 2 and accuracy.std > error:
+        return accuracy.std, deviation
     return error, f"one standard error of the difference of two accuracies on {n_test} test images"
 
 
