@@ -19,14 +19,19 @@ def about():
     return f"{versions()}, device {devices}, {os.cpu_count()} cores"
 
 
-def cpu_seconds(function):
-    start = time.process_time()
+def seconds(function):
+    """Wall and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
     function()
-    return time.process_time() - start
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def interleaved(functions, repeats):
-    """CPU seconds of each function, `repeats` times, in turns of changing order.
+def cpu_seconds(function):
+    return seconds(function)[1]
+
+
+def interleaved_both(functions, repeats):
+    """Wall and CPU seconds of each function, `repeats` times, in turns of changing order.
 
     The first turn is dropped, and garbage is collected outside of what is timed.
     """
@@ -35,10 +40,16 @@ def interleaved(functions, repeats):
     for turn in range(repeats + 1):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             gc.collect()
-            seconds = cpu_seconds(functions[name])
+            both = seconds(functions[name])
             if turn:
-                times[name].append(seconds)
-    return {name: np.array(seconds) for name, seconds in times.items()}
+                times[name].append(both)
+    return {name: np.array(both) for name, both in times.items()}
+
+
+def interleaved(functions, repeats):
+    """The CPU seconds of `interleaved_both`."""
+    both = interleaved_both(functions, repeats)
+    return {name: values[:, 1] for name, values in both.items()}
 
 
 def show_ratio(name, times, base):

@@ -1,67 +1,38 @@
 """`keras-lottery export`: what it writes and prints, and plain words when it cannot."""
 
-import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl.testing import flagsaver
+from commands import SCRIPT, TINY, call, files, make_place, python
 from matplotlib import image
 
 from keras_lottery import Ticket
-from keras_lottery.cli import export, main
-from keras_lottery.experiments import deploying, runner
-from keras_lottery.experiments.live import Live
+from keras_lottery.experiments import deploying
 from keras_lottery.experiments.store import Store
 
-# Defines its flags now: what is defined inside a flagsaver is forgotten with it.
-assert export.main
-FLAGS = ["format", "round", "tolerance", "measure", "repeats", "architecture", "out", "overwrite"]
-NETS = """
-import keras
-from keras import layers as L
-
-def small(shape, classes):
-    return keras.Sequential([keras.Input(shape), L.Flatten(), L.Dense(8, "relu"), L.Dense(classes)])
-
-class Net(keras.Model):
-    def __init__(self, classes):
-        super().__init__()
-        self.flat, self.out = L.Flatten(), L.Dense(classes)
-
-    def call(self, x):
-        return self.out(self.flat(x))
-
-def subclassed(shape, classes):
-    model = Net(classes)
-    model(keras.ops.zeros((1, *shape)))
-    return model
-"""
+FLAGS = ["format", "round", "tolerance", "replicate", "measure", "repeats", "architecture"]
+FLAGS += ["out", "overwrite"]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with the module of the models and a run of three rounds under `runs/`."""
     folder = tmp_path_factory.mktemp("place")
-    (folder / "export_nets.py").write_text(NETS)
-    rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 256, (60, 3, 3)).astype(np.uint8), np.arange(60) % 2
-    np.savez(folder / "tiny.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
-    sys.path.insert(0, str(folder))
-    settings = {"epochs": 1, "batch_size": 12, "prune_fraction": 0.5, "output_fraction": 0.5}
-    for name, rounds in (("subclassed", 1), ("small", 3)):
-        config = runner.Config(
-            str(folder / "tiny.npz"), f"export_nets:{name}", rounds=rounds, **settings
-        )
-        runner.run(config, str(folder / "runs" / name), Live(quiet=True))
-    yield folder
-    sys.path.remove(str(folder))
+    make_place(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [str(folder), *sys.path])
+        for name, *flags in (("subclassed", "--rounds=1"), ("small", "--rounds=3")):
+            flags += ["--replicates=2"] if name == "small" else []
+            flags += [f"--model=command_nets:{name}", f"--workdir=runs/{name}", "--verbosity=-1"]
+            assert call("find", "--dataset=tiny.npz", *TINY, *flags) == 0
+        yield folder
 
 
 @pytest.fixture
@@ -77,21 +48,18 @@ def here(place, tmp_path, monkeypatch):
 def cli(monkeypatch, capsys, here):
     """Runs the command line in this process: (exit code, stdout, stderr)."""
 
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["keras-lottery", *map(str, args)])
+    def run(*args):
         capsys.readouterr()
-        with flagsaver.flagsaver(), pytest.raises(SystemExit) as stopped:
-            main.run()
-        return stopped.value.code, *capsys.readouterr()
+        return call(*args), *capsys.readouterr()
 
-    return call
+    return run
 
 
 @pytest.fixture
 def refused(cli, here):
     """Calls with arguments that must be refused: exit code 2, one line on stderr, no new file."""
 
-    def call(*args, words):
+    def run(*args, words):
         before = files(here)
         code, _, err = cli("export", *args)
         assert code == 2, err
@@ -101,19 +69,15 @@ def refused(cli, here):
             assert word in err
         assert files(here) == before
 
-    return call
-
-
-def files(folder):
-    """Each file with its content, what Python compiles left out."""
-    return {
-        str(p.relative_to(folder)): p.read_bytes()
-        for p in folder.rglob("*")
-        if p.is_file() and p.suffix != ".pyc"
-    }
+    return run
 
 
 SMALL = os.path.join("runs", "small")
+
+
+def training(round, replicate=0):
+    """The folder of a round."""
+    return Store(SMALL).place(replicate, round).folder
 
 
 # Help and wrong arguments ---------------------------------------------------------------
@@ -137,27 +101,29 @@ def test_an_unknown_flag_lists_the_valid_ones(cli):
         assert name in err
 
 
+ROUND_1 = f"{SMALL}/replicate_0/ticket/round_01"
 BAD = {
     "an unknown format": (("--format=keras,h5",), ["h5", *deploying.WRITERS]),
     "no format": (("--format=",), deploying.WRITERS),
-    "an unknown round": (("--round=7",), ["[0, 1, 2]", "7"]),
-    "a round in words": (("--round=first",), ["best, last or an index", "'first'"]),
+    "an unknown round": (("--round=7",), ["--round", "best, last or one of [0, 1, 2]", "'7'"]),
+    "a round in words": (("--round=first",), ["best, last or one of", "'first'"]),
+    "an unknown replicate": (("--replicate=2",), ["replicate 2", "are: [0, 1]"]),
     "a tolerance out of range": (("--tolerance=1.5",), ["tolerance", "1.5"]),
     "a tolerance in words": (("--tolerance=small",), ["tolerance", "small"]),
     "no repeats": (("--measure", "--repeats=0"), ["repeats"]),
     "nothing there": (("nowhere",), ["no run and no ticket", "nowhere"]),
-    "no ticket": (("export_nets.py",), ["Cannot read the ticket", "export_nets.py"]),
+    "no ticket": (("command_nets.py",), ["Cannot read the ticket", "command_nets.py"]),
     "no run": (("runs",), ["'runs' is not the folder of a run"]),
-    "two runs": ((SMALL, SMALL), ["Unexpected arguments"]),
+    "two runs": ((SMALL, SMALL), [f"Unexpected: {SMALL}", "TICKET_OR_RUN"]),
     "a file for a folder": (("--out=tiny.npz",), ["Cannot write to 'tiny.npz'"]),
     "a place below a file": (("--out=tiny.npz/x",), ["Cannot write to 'tiny.npz/x'"]),
     "a missing architecture": (("--architecture=no.keras",), ["Cannot load 'no.keras'"]),
     "a round of a ticket": (
-        (f"{SMALL}/ticket_01.safetensors", "--round=1"),
-        ["--round", "a run only", "ticket_01.safetensors"],
+        (f"{ROUND_1}/ticket.safetensors", "--round=1"),
+        ["--round", "a run only", "ticket.safetensors"],
     ),
     "a tolerance for a ticket": (
-        (f"{SMALL}/ticket_01.safetensors", "--tolerance=0.1"),
+        (f"{ROUND_1}/ticket.safetensors", "--tolerance=0.1"),
         ["--tolerance", "a run only"],
     ),
     "no measure of a subclassed model": (
@@ -177,10 +143,9 @@ def test_without_any_run_it_is_said_how_to_make_one(refused, here):
     refused(words=["no run under 'runs'", "keras-lottery find"])
 
 
-def test_an_older_run_says_what_it_lacks(refused, here):
-    for path in (here / SMALL).glob("trained_*"):
-        path.unlink()
-    refused("--round=1", words=["trained_01.safetensors", "kept no trained weights"])
+def test_a_run_whose_trained_weights_are_gone_says_what_it_lacks(refused, here):
+    (training(1) / "trained.safetensors").unlink()
+    refused("--round=1", words=[f"{ROUND_1}/trained.safetensors", "Remove the folder"])
 
 
 def test_a_ticket_of_another_model_is_refused(refused, here):
@@ -189,11 +154,8 @@ def test_a_ticket_of_another_model_is_refused(refused, here):
 
 
 def test_a_missing_matplotlib_is_told_before_anything_is_written(refused, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda n, *a: None if n == "matplotlib" else find(n, *a)
-    )
-    refused("--measure", words=["keras-lottery[plots]"])
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    refused("--measure", words=["pip install 'keras-lottery[plots]'"])
 
 
 # What is written ------------------------------------------------------------------------
@@ -202,11 +164,9 @@ def test_a_missing_matplotlib_is_told_before_anything_is_written(refused, monkey
 def test_by_default_the_newest_run_becomes_a_saved_model(cli, here):
     code, out, err = cli("export")
     assert (code, err) == (0, "")
-    store = Store(SMALL)
-    densest = max(store.records(), key=lambda r: r["density"])
-    chosen = [
-        r for r in store.records() if r["val_accuracy"] >= densest["val_accuracy"] - 0.01 - 1e-9
-    ][-1]
+    records = [r for r in Store(SMALL).records() if r["replicate"] == 0]
+    least = records[0]["end"]["val_accuracy"] - 0.01 - 1e-9
+    chosen = [r for r in records if r["end"]["val_accuracy"] >= least][-1]
     path = os.path.join(SMALL, "export", f"round_{chosen['round']:02d}_saved_model")
     first, second = out.splitlines()
     assert first.startswith(f"{SMALL}, round {chosen['round']}: {chosen['density']:.2%} density")
@@ -218,7 +178,15 @@ def test_by_default_the_newest_run_becomes_a_saved_model(cli, here):
 def test_the_chosen_rounds_trained_weights_are_exported(cli, here):
     assert cli("export", SMALL, "--round=1", "--format=keras")[0] == 0
     model = keras.saving.load_model(here / SMALL / "export" / "round_01.keras")
-    expected = Ticket.load(here / SMALL / "trained_01.safetensors").weights
+    expected = Ticket.load(training(1) / "trained.safetensors").weights
+    for value, array in zip(model.get_weights(), expected.values(), strict=True):
+        np.testing.assert_array_equal(value, array)
+
+
+def test_a_replicate_is_exported_under_its_own_name(cli, here):
+    assert cli("export", "--replicate=1", "--round=1", "--format=keras")[0] == 0
+    model = keras.saving.load_model(here / SMALL / "export" / "replicate_1_round_01.keras")
+    expected = Ticket.load(training(1, replicate=1) / "trained.safetensors").weights
     for value, array in zip(model.get_weights(), expected.values(), strict=True):
         np.testing.assert_array_equal(value, array)
 
@@ -235,17 +203,17 @@ def test_every_format_goes_to_the_asked_folder(cli, here):
 
 
 def test_a_ticket_file_is_exported_beside_itself(cli, refused, here):
-    path = os.path.join(SMALL, "ticket_02.safetensors")
+    path = training(2) / "ticket.safetensors"
     name = Ticket.load(path).metadata["model"]["name"]
     refused(path, words=["names code as its model", f"--architecture={name}"])
     code, out, _ = cli("export", "--format=keras", f"--architecture={name}", path)
     assert code == 0
     assert "not trained" in out.splitlines()[0]
-    assert (here / SMALL / "export" / "ticket_02.keras").exists()
+    assert (training(2) / "export" / "ticket.keras").exists()
 
 
 def test_a_ticket_that_names_no_model_needs_an_architecture(cli, refused, here):
-    path = here / SMALL / "trained_01.safetensors"
+    path = training(1) / "trained.safetensors"
     found = Ticket.load(path)
     model = deploying.build(found, found.metadata["model"]["name"])
     Ticket(found.masks, found.weights).save("bare.safetensors")
@@ -280,10 +248,7 @@ FORMATS = ("keras", "saved_model", "litert", "compact")
 def measured(place):
     """The finished script, and the folder that it wrote."""
     flags = ["--round=1", f"--format={','.join(FORMATS)}", "--measure", "--repeats=2", "--out=out"]
-    code = "import keras_lottery_command as c; c.run()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "export", *flags], capture_output=True, text=True, cwd=place
-    )
+    done = python(SCRIPT, "export", *flags, cwd=place, COLUMNS="80")
     assert done.returncode == 0, done.stderr
     return done, place / "out"
 
@@ -337,11 +302,6 @@ c.run()
 print("still here", file=sys.stderr)
 """
     code = code.replace("c.run()", "try:\n    c.run()\nexcept SystemExit:\n    pass")
-    done = subprocess.run(
-        [sys.executable, "-c", code, "export", SMALL, "--format=keras"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
+    done = python(code, "export", SMALL, "--format=keras", TF_CPP_MIN_LOG_LEVEL="3")
     assert "look here" in done.stderr
     assert done.stderr.splitlines()[-1] == "still here"

@@ -1,5 +1,6 @@
 """Data sets of tensorflow-datasets: small ones written and read back, and what does not fit."""
 
+import socket
 import sys
 from typing import ClassVar
 
@@ -127,6 +128,22 @@ def test_without_network_the_reason_and_the_way_out_are_told(tmp_path, monkeypat
     monkeypatch.setattr(requests.Session, "get", unreachable)
     with pytest.raises(ValueError, match=r"tiny_remote.*no route to host.*--data_dir.*Received"):
         datasets.load("tiny_remote", data_dir=tmp_path)
+
+
+def test_without_a_name_server_it_is_told_at_once(tmp_path, monkeypatch):
+    def unknown(*args, **kwargs):
+        raise OSError("Name or service not known")
+
+    def session(*args, **kwargs):
+        raise AssertionError("the download was tried")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(requests.Session, "get", session)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with pytest.raises(ValueError, match=r"mnist.*no address of .* can be found.*--data_dir"):
+        datasets.load("mnist", data_dir=tmp_path)
 
 
 def test_a_missing_package_is_named_with_the_extra(monkeypatch):

@@ -1,5 +1,6 @@
 """From a run or a ticket to files: which round, which model, where, and what stops it."""
 
+import json
 import math
 import os
 
@@ -12,7 +13,8 @@ from keras import layers as L
 
 from keras_lottery import Ticket, enforcement, weights
 from keras_lottery.experiments import deploying
-from keras_lottery.experiments.store import METRICS, Store, newest_run, sparsest_within
+from keras_lottery.experiments.config import FORMAT
+from keras_lottery.experiments.store import RECORD, Store, newest_run, sparsest_within
 from keras_lottery.export import measure
 
 CALLS = []
@@ -32,9 +34,9 @@ class Subclassed(keras.Model):
         return x
 
 
-def record(round, density, accuracy, kind="ticket"):
-    numbers = {"round": round, "density": density}
-    return {"kind": kind, **numbers, "val_accuracy": accuracy, "test_accuracy": 0.5}
+def record(round, density, accuracy, kind="ticket", replicate=0):
+    where = {"kind": kind, "replicate": replicate, "branch_seed": 0, "round": round}
+    return {**where, "density": density, "end": {"val_accuracy": accuracy, "test_accuracy": 0.5}}
 
 
 def ladder(*accuracies):
@@ -52,16 +54,24 @@ def ticket(density=1.0, **metadata):
     return Ticket.of(model, masks, {"model": ABOUT, **metadata})
 
 
-def run(folder, records, trained=True):
+def started(folder):
+    """The folder of a run of which nothing has finished."""
+    store = Store(folder)
+    store.save_config({"format": FORMAT, "settings": {"model": TINY}})
+    return store
+
+
+def run(folder, records):
     """A run's folder as `keras-lottery find` leaves it."""
-    store = Store.create(folder, {})
+    store = started(folder)
     for row in records:
-        if row["kind"] == "ticket":
-            found = ticket(row["density"], weights="trained", round=row["round"])
-            found.save(store.ticket_path(row["round"]))
-            if trained:
-                found.save(store.trained_path(row["round"]))
-        store.add(row)
+        place = store.place(row["replicate"], row["round"], row["kind"])
+        place.begin()
+        found = ticket(row["density"], round=row["round"], replicate=row["replicate"])
+        trained = ticket(
+            row["density"], weights="trained", round=row["round"], replicate=row["replicate"]
+        )
+        place.finish(row, found, trained)
     return store
 
 
@@ -140,6 +150,7 @@ def test_a_round_of_a_run_is_its_trained_weights(finished, round, index):
     found = deploying.source(finished, round, tolerance=0.01)
     about = found.ticket.metadata
     assert (about["weights"], about["round"]) == ("trained", index)
+    assert found.architecture == TINY
     assert (found.stem, found.folder) == (f"round_{index:02d}", finished / "export")
     assert f"round {index}: {0.5**index:.2%} density" in found.words
     assert str(finished) in found.words
@@ -164,34 +175,51 @@ def test_the_last_round_is_the_last_by_number(tmp_path):
 
 @pytest.mark.parametrize("round", ["4", "-1", "first", "", "1.0"])
 def test_a_round_that_is_not_there_is_refused_by_name(finished, round):
-    with pytest.raises(ValueError, match=rf"\[0, 1, 2, 3\].*4|best, last or an index.*'{round}'"):
+    with pytest.raises(ValueError, match=rf"`round`.*last or one of \[0, 1, 2, 3\].*'{round}'"):
         deploying.source(finished, round)
 
 
 def test_a_folder_without_a_run_and_a_path_without_anything_are_named(tmp_path):
     with pytest.raises(ValueError, match="not the folder of a run"):
         deploying.source(tmp_path)
-    Store.create(tmp_path / "run", {})
-    with pytest.raises(ValueError, match="no round has finished"):
+    started(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"No round of replicate 0 .*run' has finished.*are: \[\]"):
         deploying.source(tmp_path / "run")
     with pytest.raises(ValueError, match=r"no run and no ticket at '.*nothing'"):
         deploying.source(tmp_path / "nothing")
 
 
+def test_a_replicate_is_told_apart_and_one_that_is_not_there_is_refused(tmp_path):
+    rows = [*ladder(0.9, 0.9), record(0, 1.0, 0.8, replicate=2)]
+    folder = run(tmp_path / "run", [*rows, record(7, 0.1, 0.9, kind="random_mask")]).folder
+    found = deploying.source(folder, "last", replicate=2)
+    assert found.stem == "replicate_2_round_00"
+    assert found.ticket.metadata["replicate"] == 2
+    assert deploying.source(folder, "last").stem == "round_01"
+    with pytest.raises(ValueError, match=r"replicate 1 .*finished rounds are: \[0, 2\]"):
+        deploying.source(folder, replicate=1)
+
+
 @pytest.mark.parametrize("damage", ['{"kind": "tick', "3", ""])
-def test_a_damaged_line_of_a_run_is_named(finished, damage):
-    lines = (finished / METRICS).read_text().splitlines()
-    (finished / METRICS).write_text("\n".join([*lines[:2], damage, *lines[2:]]))
-    with pytest.raises(ValueError, match=r"line 3 of '.*metrics\.jsonl'"):
+def test_a_damaged_record_is_named(finished, damage):
+    place = Store(finished).place(0, 2)
+    (place.folder / RECORD).write_text(damage)
+    with pytest.raises(ValueError, match=r"round_02/record\.json.*Remove the folder"):
         deploying.source(finished)
 
 
-def test_an_older_run_without_trained_weights_says_what_to_do(tmp_path):
-    run(tmp_path / "run", ladder(0.9, 0.9), trained=False)
-    with pytest.raises(ValueError) as told:
-        deploying.source(tmp_path / "run")
-    for word in ("trained_01.safetensors", "keras-lottery find", "ticket_01.safetensors"):
-        assert word in str(told.value)
+def test_a_run_without_trained_weights_says_what_to_do(finished):
+    Store(finished).place(0, 1).trained.unlink()
+    with pytest.raises(ValueError, match=r"round_01/trained\.safetensors.*Remove the folder"):
+        deploying.source(finished, "1")
+    assert deploying.source(finished, "2").stem == "round_02"
+
+
+def test_a_run_of_another_format_is_refused(finished):
+    config = finished / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "format": 1}))
+    with pytest.raises(ValueError, match=f"format 1, this package reads {FORMAT}"):
+        deploying.source(finished)
 
 
 @pytest.mark.parametrize("trained", [True, False])
@@ -206,7 +234,7 @@ def test_a_ticket_file_says_whether_it_is_trained(tmp_path, trained):
 
 def test_the_newest_run_is_the_one_whose_config_was_written_last(tmp_path):
     for age, name in enumerate(["b", "c", "a"]):
-        Store.create(tmp_path / name, {})
+        started(tmp_path / name)
         os.utime(tmp_path / name / "config.json", ns=(0, 10**9 - age))
     (tmp_path / "no_run").mkdir()
     assert newest_run(tmp_path) == tmp_path / "b"

@@ -1,6 +1,7 @@
 """Trains controls of a run that is there: other weights, other masks, other trainings.
 
 RUN is the folder of a run; by default the newest one under runs/.
+--verbosity=-1 prints nothing.
 """
 
 from pathlib import Path
@@ -28,6 +29,12 @@ def main(run: str | None = None) -> None:
         raise ValueError(f"Name --controls. They are: {', '.join(control_names())}")
     folder = Path(run) if run else newest_run("runs")
     there = Plan.from_dict(Store(folder).config()["plan"])
-    plan = Plan(there.rounds, there.replicates, running.branches(_CONTROLS.value, _ROUNDS.value))
+    branches = running.branches(_CONTROLS.value, _ROUNDS.value)
+    if any(int(r) >= there.rounds for r in _ROUNDS.value):
+        raise ValueError(
+            f"{str(folder)!r} has the rounds 0 to {there.rounds - 1}. Received: "
+            f"--rounds={','.join(_ROUNDS.value)}"
+        )
+    plan = Plan(there.rounds, there.replicates, branches)
     with running.live(folder, plan.replicates > 1) as live:
         runner.go_on(folder, plan, live, **running.options())

@@ -2,6 +2,7 @@
 
 Without flags: LeNet-300-100 on scikit-learn's 1,797 handwritten digits. The same command
 again goes on where the run was, with larger --rounds or --replicates or other --controls too.
+--verbosity=-1 prints nothing.
 """
 
 from pathlib import Path
@@ -42,6 +43,5 @@ def main() -> None:
     )
     folder = Path(_WORKDIR.value) if _WORKDIR.value else settings.folder(config)
     with running.live(folder, plan.replicates > 1) as live:
-        live.say(f"run  {folder}\n")
         preset = settings.preset_name()
         runner.run(config, plan, folder, live, preset=preset, **running.options())

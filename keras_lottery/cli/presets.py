@@ -1,5 +1,7 @@
 """Lists the presets: the papers' protocols, as `keras-lottery find --preset=NAME` runs them."""
 
+import shlex
+
 from rich.console import Console
 
 from keras_lottery.display import say
@@ -13,11 +15,14 @@ def main(preset: str | None = None) -> None:
     console = Console()
     if preset is not None:
         chosen = named(preset)
-        say(console, f"{preset}: {chosen.words}\n{chosen.source}\n\n--rounds={chosen.rounds}")
+        say(console, f"{preset}: {chosen.words} ({chosen.source})\n\n--rounds={chosen.rounds}")
         for name, value in chosen.settings.items():
-            text = ",".join(value) if isinstance(value, tuple) else value
-            say(console, f"--{name}={text}")
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            if value is not None:
+                say(console, f"--{name}={shlex.quote(text)}")
+        say(console, f"\nkeras-lottery find --preset={preset}")
         return
     width = max(map(len, PRESETS))
     for name, chosen in PRESETS.items():
         say(console, f"{name:{width}}  {chosen.words} ({chosen.source})")
+    say(console, "\nkeras-lottery presets NAME shows the settings of one.")

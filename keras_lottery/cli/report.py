@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 from rich.console import Console
 
-from keras_lottery.cli import running
+from keras_lottery.cli.reading import run_data
 from keras_lottery.display import say
 from keras_lottery.experiments import reporting, tensorboard
 from keras_lottery.experiments.store import Store, newest_run
@@ -32,13 +32,16 @@ _TENSORBOARD = flags.DEFINE_bool(
 
 def main(*run: str) -> None:
     """Runs the command with the parsed flags."""
-    console = Console()
+    console, page = Console(), _FORMAT.value == "html"
+    if page:
+        reporting.check_installed()
     folders = [Path(r) for r in run] or [newest_run("runs")]
-    runs = [running.run_data(folder) for folder in folders]
+    runs = [run_data(folder) for folder in folders]
     if _TENSORBOARD.value:
-        for folder in folders:
-            say(console, f"tensorboard  {tensorboard.write(Store(folder))}")
-    if _FORMAT.value != "html":
+        for written in [tensorboard.write(Store(folder)) for folder in folders]:
+            if page:
+                say(console, f"tensorboard  {written}")
+    if not page:
         print(reporting.numbers(runs, _FORMAT.value), end="")
         return
     bad = [r for r in _CURVES.value if not r.isdecimal()]
@@ -46,9 +49,9 @@ def main(*run: str) -> None:
         raise ValueError(f"`curves` must be indices of rounds, as 0,5,10. Received: {bad}")
     out = Path(_OUT.value or (folders[0] if len(folders) == 1 else "report"))
     rounds = [int(r) for r in _CURVES.value] or None
-    page = reporting.write(runs, out, interval=_INTERVAL.value, rounds=rounds)
+    path = reporting.write(runs, out, interval=_INTERVAL.value, rounds=rounds)
     for data in runs:
         sizes = data.config["facts"]["sizes"]
         for verdict in reporting.verdicts(data.records, sizes["test"]):
             say(console, f"{data.name}: {verdict.sentence()}")
-    say(console, f"report  {page}")
+    say(console, f"report  {path}")

@@ -1,14 +1,17 @@
 """Flags of how a run is run, whatever its settings; and what is said at its end."""
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from absl import flags, logging
 
+from keras_lottery.cli.reading import run_data
 from keras_lottery.experiments import plan, reporting, tensorboard
 from keras_lottery.experiments.live import Live
+from keras_lottery.experiments.status import status
 from keras_lottery.experiments.store import REPORT, Store
 
 _CONTROL_SEEDS = flags.DEFINE_integer(
@@ -56,47 +59,43 @@ def live(folder: Path, repeated: bool) -> Iterator[Live]:
     if _TENSORBOARD.value:
         tensorboard.check_installed()
     quiet = flags.FLAGS["verbosity"].present and logging.get_verbosity() < logging.INFO
+    store, ended = Store(folder), False
+    before = len(store.records())
     with Live(quiet, repeated) as shown:
+        shown.say(f"run  {folder}\n")
         try:
             yield shown
+            ended = True
         except KeyboardInterrupt:
             shown.say("Interrupted. The same command goes on from here.")
             raise
         finally:
-            _conclude(Store(folder), shown)
+            now = len(store.records())
+            if ended and now == before:
+                shown.say(_why_nothing(store, now))
+            if now > before or (ended and now):
+                _conclude(store, shown)
+
+
+def _why_nothing(store: Store, done: int) -> str:
+    """Why a run that has ended trained nothing."""
+    stopped = [s.stopped for s in status(store).states if s.stopped]
+    if stopped and not done:
+        raise ValueError(f"No training has finished. {stopped[0]}")
+    if stopped:
+        return "nothing to do: what is missing comes after a search that stopped"
+    trainings = "1 training is" if done == 1 else f"all {done} trainings are"
+    return f"nothing to do: {trainings} done"
 
 
 def _conclude(store: Store, live: Live) -> None:
-    records = store.records() if store.folder.exists() else []
-    if not records:
-        return
-    config = store.config()
-    run = reporting.RunData(store.folder.name, _flat(config), records)
+    run = run_data(store.folder)
     reporting.write([run], store.folder)
     live.say("")
-    for verdict in reporting.verdicts(records, config["facts"]["sizes"]["test"]):
+    for verdict in reporting.verdicts(run.records, run.config["facts"]["sizes"]["test"]):
         live.say(verdict.sentence())
     if _TENSORBOARD.value:
         live.say(f"\ntensorboard  {tensorboard.write(store)}")
     live.say(f"\nreport   {store.folder / REPORT}")
     live.say(f"tickets  {store.folder}/replicate_*/ticket/round_*/ticket.safetensors")
-    live.say(f"export   keras-lottery export {store.folder} --measure")
-
-
-def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's config as the report takes it."""
-    rest = {name: config[name] for name in ("preset", "facts", "versions")}
-    return {**config["settings"], **rest}
-
-
-def run_data(folder: Path) -> reporting.RunData:
-    """A run's folder as the report takes it.
-
-    Raises:
-        ValueError: If the folder is no run, or nothing of it has finished.
-    """
-    store = Store(folder)
-    config, records = store.config(), store.records()
-    if not records:
-        raise ValueError(f"No training of {str(folder)!r} has finished yet.")
-    return reporting.RunData(folder.resolve().name, _flat(config), records)
+    live.say(f"export   keras-lottery export {shlex.quote(str(store.folder))} --measure")

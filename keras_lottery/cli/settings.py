@@ -1,6 +1,7 @@
 """Flags of the settings of an experiment: a preset, and each field of `Config`."""
 
 import dataclasses
+import math
 import types
 import typing
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any
 
 from absl import flags
 
-from keras_lottery.experiments import datasets, plan
-from keras_lottery.experiments.config import Config
+from keras_lottery.experiments import datasets, models, plan
+from keras_lottery.experiments.config import Config, parse_steps
 from keras_lottery.experiments.presets import preset
 
 _PRESET = flags.DEFINE_string(
@@ -18,10 +19,13 @@ _PRESET = flags.DEFINE_string(
 _SCALE = flags.DEFINE_float(
     "scale", 1.0, "Makes trainings, warmup, drops and rewind point so many times as long."
 )
+flags.register_validator("scale", lambda scale: 0 < scale < math.inf, "must be above 0")
+_MORE = {"model": f" The networks are: {', '.join(models.NAMED)}."}
+_STEPS = ("steps", "eval_every", "warmup", "rewind_to", "lr_drops")
 
 
 def _define(field: Any, hints: dict[str, Any]) -> None:
-    words, default = field.metadata["help"], field.default
+    words, default = field.metadata["help"] + _MORE.get(field.name, ""), field.default
     kinds = typing.get_args(hints[field.name]) or (hints[field.name],)
     kind = next(k for k in kinds if k is not types.NoneType)
     if field.metadata["choices"]:
@@ -49,8 +53,18 @@ def config() -> Config:
         flag = flags.FLAGS[field.name]
         if flag.present:
             given = flag.value
+            _check_text(field.name, given)
             settings[field.name] = tuple(given) if isinstance(given, list) else given
     return Config(**settings).complete().scaled(_SCALE.value)
+
+
+def _check_text(name: str, given: Any) -> None:
+    """Names the flag whose text cannot be read."""
+    try:
+        for text in (given if isinstance(given, list) else [given]) if name in _STEPS else []:
+            parse_steps(text, 1)
+    except ValueError as error:
+        raise ValueError(f"--{name}: {error}") from error
 
 
 def rounds(given: int | None) -> int:

@@ -20,7 +20,13 @@ def main(run: str | None = None) -> None:
     if not folders:
         raise ValueError("There is no run under 'runs'. Make one with `keras-lottery find`.")
     for folder in folders:
-        found = status(Store(folder))
+        try:
+            found = status(Store(folder))
+        except ValueError as error:
+            if run:
+                raise
+            say(console, str(error))
+            continue
         say(console, f"{folder}: {_headline(found)}", "bold")
         for state in found.states:
             say(console, f"  {state.task.title:40} {_words(state, found.working)}")
@@ -29,10 +35,10 @@ def main(run: str | None = None) -> None:
 def _headline(found: Status) -> str:
     missing = sum(s.missing for s in found.states if s.stopped is None)
     if not missing:
-        return "finished"
-    doing = "running" if found.working else "not running; the same command goes on"
+        return "finished" if all(s.stopped is None for s in found.states) else "stopped early"
     left = "" if found.seconds_left is None else f", about {_time(found.seconds_left)} left"
-    return f"{doing}, {missing} {'training' if missing == 1 else 'trainings'} missing{left}"
+    what = f"{missing} {'training' if missing == 1 else 'trainings'} missing{left}"
+    return f"running, {what}" if found.working else f"not running, {what}; the same command goes on"
 
 
 def _words(state: State, working: bool) -> str:

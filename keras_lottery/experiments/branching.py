@@ -103,7 +103,7 @@ def control(
         "ticket": lambda: replicate.ticket(round),
         "model": lambda: replicate.trainer.model,
         "seed": lambda: _seed(replicate.seed, seed, round),
-        "dense": lambda: replicate.ticket(0),
+        "dense": lambda: _dense(replicate),
         "trained": lambda: replicate.trained(0),
     }
     wanted = [p for p in inspect.signature(make).parameters if p in GIVEN]
@@ -113,13 +113,19 @@ def control(
     return made
 
 
+def _dense(replicate: Replicate) -> Ticket:
+    """All values at the rewind point; the ticket of round 0 holds those of step 0."""
+    ticket, rewind = replicate.ticket(0), replicate.rewind_point()
+    return replace(ticket, weights={p: rewind.variables[p] for p in ticket.weights})
+
+
 def _continued(replicate: Replicate, task: Task, round: int) -> Ticket:
     """The weights of the rewind point under the masks of a search without resets."""
     folder = replicate.store.branch(replicate.index, task.kind, task.seed) / "chain"
     masks = replicate.continued(
         round, lambda r: Place(folder / f"round_{r:02d}"), f"{task.kind}/chain"
     )
-    dense = replicate.ticket(0)
+    dense = _dense(replicate)
     about = {**dense.metadata, "control": {"name": "continued_training"}}
     return replace(dense, masks=masks, metadata=about)
 

@@ -148,6 +148,12 @@ class Config:
             raise ValueError(
                 f"`exclude` goes with the scopes layerwise and global. Received: {self.scope}"
             )
+        try:
+            re.compile(self.exclude or "")
+        except re.error as error:
+            raise ValueError(
+                f"`exclude` is no regex: {error}. Received: {self.exclude!r}"
+            ) from None
 
     def complete(self) -> "Config":
         """The config with its open defaults filled in."""

@@ -65,17 +65,21 @@ def source(
         return Source(ticket, path.stem, path.parent / "export", words)
     store = Store(path)
     settings = store.config()["settings"]
-    records = {
-        r["round"]: r
-        for r in store.records()
-        if r["kind"] == TICKET and r["replicate"] == replicate
-    }
+    tickets = [r for r in store.records() if r["kind"] == TICKET]
+    records = {r["round"]: r for r in tickets if r["replicate"] == replicate}
     if not records:
-        raise ValueError(f"No round of replicate {replicate} of {str(path)!r} has finished.")
+        raise ValueError(
+            f"No round of replicate {replicate} of {str(path)!r} has finished. The replicates "
+            f"with finished rounds are: {sorted({r['replicate'] for r in tickets})}"
+        )
     index = _round(round, list(records.values()), tolerance)
-    if index not in records:
-        raise ValueError(f"The run has rounds {sorted(records)}. Received: {round}")
-    ticket = Ticket.load(store.place(replicate, index).trained)
+    trained = store.place(replicate, index).trained
+    if not trained.exists():
+        raise ValueError(
+            f"There are no trained weights at {str(trained)!r}. Remove the folder of that round "
+            "and give the command of the run again: it trains the round anew."
+        )
+    ticket = Ticket.load(trained)
     words = f"{path}, {_words(records, index)}"
     stem = f"round_{index:02d}" if replicate == 0 else f"replicate_{replicate}_round_{index:02d}"
     return Source(ticket, stem, path / "export", words, settings["model"])
@@ -86,8 +90,9 @@ def _round(text: str, records: list[dict[str, Any]], tolerance: float) -> int:
         return sparsest_within(records, tolerance)
     if text == "last":
         return max(int(r["round"]) for r in records)
-    if not text.isdecimal():
-        raise ValueError(f"`round` must be best, last or an index. Received: {text!r}")
+    finished = sorted(r["round"] for r in records)
+    if not text.isdecimal() or int(text) not in finished:
+        raise ValueError(f"`round` must be best, last or one of {finished}. Received: {text!r}")
     return int(text)
 
 

@@ -11,6 +11,7 @@ from keras_lottery.display import RoundTable, say
 from keras_lottery.experiments.store import TICKET
 
 _QUIET_SECONDS = 20
+_KIND = 14  # the columns of a plain search then fit 80 characters
 
 
 class Live:
@@ -56,13 +57,14 @@ class Live:
     def add(self, record: dict[str, Any]) -> None:
         """Prints a finished training as a line of the table."""
         kind, seed = record["kind"], record["branch_seed"]
-        row = {"kind": (kind + (f" {seed}" if seed else "")).replace("_", " ").ljust(20)}
+        name = (kind + (f" {seed}" if seed else "")).replace("_", " ")
+        row = {"kind".ljust(_KIND): name.ljust(_KIND)}
         if self.repeated:
             row["replicate"] = str(record["replicate"])
         row |= {
             "round": str(record["round"]),
             "density": f"{record['density']:.2%}",
-            "test accuracy": _percent(record["early_stop"]["test_accuracy"]),
+            "test": _percent(record["early_stop"]["test_accuracy"]),
             "at step": str(record["early_stop"]["step"]),
             "at the end": _percent(record["end"]["test_accuracy"]),
             "seconds": f"{record['seconds']:.1f}",

@@ -2,9 +2,10 @@
 
 import inspect
 import re
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from keras_lottery.controls import FREEZING
 from keras_lottery.controls import NAMED as TICKETS
@@ -66,6 +67,20 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
     missing = [p for p in known if p not in options and _required(name, p)]
     if missing:
         raise ValueError(f"The control {name!r} needs {missing}: {name}:{missing[0]}=...")
+    for key, value in options.items():
+        _check_value(f"{name}:{key}", value, typing.get_type_hints(NAMED[name])[key])
+
+
+def _check_value(what: str, value: Any, kind: Any) -> None:
+    if typing.get_origin(kind) is Literal:
+        good, words = value in typing.get_args(kind), f"one of {list(typing.get_args(kind))}"
+    elif kind is bool:
+        good, words = isinstance(value, bool), "true or false"
+    else:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        words = "a number"
+    if not good:
+        raise ValueError(f"`{what}` must be {words}. Received: {value!r}")
 
 
 def _required(name: str, parameter: str) -> bool:
@@ -88,7 +103,8 @@ class Branch:
     Attributes:
         control: Its spec, see `parse_control`.
         seeds: How many times, with seeds 0, 1, ...
-        rounds: Of which rounds' tickets; `None`: of all but the dense one.
+        rounds: Of which rounds' tickets; `None`: of all but the dense one. The control
+            "dense" is trained once, whatever they are.
     """
 
     control: str
@@ -100,12 +116,15 @@ class Branch:
         check_integer("seeds", self.seeds, least=1)
         for r in self.rounds or ():
             check_integer("rounds", r, least=0)
+        if self.control == "dense":
+            object.__setattr__(self, "rounds", None)
 
     def chosen(self, rounds: int) -> list[int]:
         """Its rounds in a search of so many."""
         if self.control == "dense":
             return [0]
-        return [r for r in (self.rounds or range(1, rounds)) if r < rounds]
+        named = range(1, rounds) if self.rounds is None else self.rounds
+        return [r for r in named if r < rounds]
 
 
 @dataclass(frozen=True)
@@ -172,13 +191,13 @@ class Plan:
 
     def joined(self, other: "Plan") -> "Plan":
         """All of both plans: the larger numbers, and every control of either."""
-        branches = {b.control: b for b in self.branches}
-        for b in other.branches:
-            branches[b.control] = _both(branches.get(b.control, b), b)
+        found: dict[str, list[Branch]] = {}
+        for b in self.branches + other.branches:
+            found.setdefault(b.control, []).append(b)
         return Plan(
             max(self.rounds, other.rounds),
             max(self.replicates, other.replicates),
-            tuple(branches.values()),
+            tuple(b for same in found.values() for b in _joined(same)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -203,7 +222,11 @@ def branches(
     return tuple(Branch(control, seeds, chosen) for control in dict.fromkeys(controls))
 
 
-def _both(a: Branch, b: Branch) -> Branch:
-    every = a.rounds is None or b.rounds is None
-    rounds = None if every else tuple(sorted({*(a.rounds or ()), *(b.rounds or ())}))
-    return Branch(a.control, max(a.seeds, b.seeds), rounds)
+def _joined(found: list[Branch]) -> list[Branch]:
+    """All that branches of one control ask for; round 0 beside "all but the dense one" too."""
+    control, seeds = found[0].control, max(b.seeds for b in found)
+    named = {r for b in found for r in b.rounds or ()}
+    if all(b.rounds is not None for b in found):
+        return [Branch(control, seeds, tuple(sorted(named)))]
+    every = [Branch(control, seeds)]
+    return [*every, Branch(control, seeds, (0,))] if 0 in named else every

@@ -59,16 +59,22 @@ def _lth_conv(n: int, rate: float, steps: str, conv: float) -> dict[str, Preset]
 
 
 def _rates(
-    name: str, preset: Preset, warmup: str, peak: float, low: float = 0.01
+    name: str, preset: Preset, warmup: str, peak: float, rewind_to: str | None = None
 ) -> dict[str, Preset]:
-    """The three learning rates at which the papers train ResNets and VGGs."""
+    """The three learning rates at which the papers train ResNets and VGGs.
+
+    `rewind_to` is the rewind point of the two at which tickets are found without one.
+    """
+    back: dict[str, Any] = {} if rewind_to is None else {"rewind_to": rewind_to}
+    where = "" if rewind_to is None else f", rewound to {rewind_to[:-2]}"
     return {
         name: preset,
-        f"{name}_low": preset.changed(f"the same at a rate of {low:g}", learning_rate=low),
+        f"{name}_low": preset.changed(f"the same at 0.01{where}", learning_rate=0.01, **back),
         f"{name}_warmup": preset.changed(
-            f"the same at a rate of {peak:g} after a warmup of {warmup}",
+            f"the same at {peak:g} after a warmup of {warmup}{where}",
             learning_rate=peak,
             warmup=warmup,
+            **back,
         ),
     }
 
@@ -95,6 +101,13 @@ _LTH_VGG = {
 }
 _LMC = {**_IMAGES, "steps": "63000it", "lr_drops": ("32000it", "48000it")}
 
+_STABILIZING_RESNET = Preset(
+    STABILIZING,
+    "ResNet-20 at 0.1, rewound to step 500",
+    20,
+    {**_LTH_RESNET, "exclude": None, "rewind_to": "500it"},
+)
+
 _PRESETS: dict[str, Preset] = {
     "lth/lenet": Preset(LTH, "LeNet-300-100 on MNIST, Adam 1.2e-3, 50000it", 25, _LENET),
     **_lth_conv(2, 2e-4, "20000it", 0.1),
@@ -107,30 +120,37 @@ _PRESETS: dict[str, Preset] = {
         0.03,
     ),
     **_rates("lth/vgg19", Preset(LTH, "VGG-19 on CIFAR-10, SGD 0.1", 25, _LTH_VGG), "10000it", 0.1),
-    "stabilizing/lenet": Preset(STABILIZING, "LeNet-300-100 on MNIST, rewound to 0", 16, _LENET),
-    **{
-        f"stabilizing/resnet20{end}": Preset(
-            STABILIZING, f"{words}, rewound to step 500", 20, {**_LTH_RESNET, **settings}
-        )
-        for end, words, settings in (
-            ("", "ResNet-20 at 0.1", {"rewind_to": "500it"}),
-            ("_low", "ResNet-20 at 0.01", {"rewind_to": "500it", "learning_rate": 0.01}),
-        )
-    },
-    "stabilizing/vgg19": Preset(
-        STABILIZING, "VGG-19 at 0.1, rewound to step 100", 25, {**_LTH_VGG, "rewind_to": "100it"}
+    # Their printed densities are plain powers of 0.8: every layer counts and is pruned alike.
+    "stabilizing/lenet": Preset(
+        STABILIZING, "LeNet-300-100 on MNIST, rewound to 0", 16, {**_LENET, "output_fraction": 0.2}
     ),
-    "lmc/lenet": Preset(LMC, "LeNet-300-100 on MNIST, 24000it", 16, {**_LENET, "steps": "24000it"}),
+    "stabilizing/resnet20": _STABILIZING_RESNET,
+    "stabilizing/resnet20_low": _STABILIZING_RESNET.changed(
+        "ResNet-20 at 0.01, rewound to step 500", learning_rate=0.01
+    ),
+    "stabilizing/vgg19": Preset(
+        STABILIZING,
+        "VGG-19 at 0.1, rewound to step 100",
+        25,
+        {**_LTH_VGG, "exclude": None, "rewind_to": "100it"},
+    ),
+    "lmc/lenet": Preset(
+        LMC,
+        "LeNet-300-100 on MNIST, 24000it",
+        16,
+        {**_LENET, "steps": "24000it", "output_fraction": 0.2},
+    ),
     **_rates(
         "lmc/resnet20",
         Preset(
             LMC,
-            "ResNet-20 at 0.1, rewound to step 2000",
+            "ResNet-20 at 0.1, rewound to step 500",
             20,
-            {**_LMC, "model": "resnet_20", "rewind_to": "2000it", "exclude": None},
+            {**_LMC, "model": "resnet_20", "rewind_to": "500it", "exclude": None},
         ),
         "30000it",
         0.03,
+        "0it",
     ),
     **_rates(
         "lmc/vgg16",
@@ -142,6 +162,7 @@ _PRESETS: dict[str, Preset] = {
         ),
         "30000it",
         0.1,
+        "0it",
     ),
     "renda/resnet20": Preset(
         RENDA,

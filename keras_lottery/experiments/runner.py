@@ -1,5 +1,6 @@
 """Runs an experiment into its folder, or goes on with it."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def run(
     try:
         about = store.config()
         _check_same(about, config, job.facts()["data"], store.folder)
+        _remove_half_written(store.folder)
         plan = Plan.from_dict(about["plan"]).joined(plan)
         store.save_config({**about, "plan": plan.to_dict()})
         pool.do_all(job, plan.searches(), live, jobs)
@@ -77,6 +79,13 @@ def go_on(folder: str | Path, plan: Plan, live: Live, **options: Any) -> Store:
     about = Store(folder).config()
     joined = Plan.from_dict(about["plan"]).joined(plan)
     return run(from_dict(about["settings"]), joined, folder, live, **options)
+
+
+def _remove_half_written(folder: Path) -> None:
+    """Removes what killed processes were writing; the lock is held, so nobody writes now."""
+    for path in folder.glob("replicate_*/**/.*"):
+        if re.fullmatch(r"\..+\.\d+\.[0-9a-f]{8}", path.name):
+            path.unlink()
 
 
 def _about(job: Job, plan: Plan, preset: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from keras_lottery import masks as mask_ops
 from keras_lottery.controls import Frozen
 from keras_lottery.experiments import checkpoints
 from keras_lottery.experiments.checkpoints import Curve, Progress
-from keras_lottery.experiments.store import TICKET, Place, Store
 from keras_lottery.experiments.stopping import as_stop, stopping
+from keras_lottery.experiments.store import TICKET, Place, Store
 from keras_lottery.experiments.training import Trainer, at, early_stop
 from keras_lottery.experiments.watching import Watch
 from keras_lottery.rewinding import Snapshot
@@ -30,6 +30,7 @@ from keras_lottery.tickets import Ticket
 from keras_lottery.versions import versions
 
 Places = Callable[[int], Place]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,7 @@ class Replicate:
         Raises:
             SearchStoppedError: If the search cannot go on, as with NaN; that is written down.
         """
-        settings = self.trainer.settings
-        self._chain(rounds, settings, self._place, TICKET)
+        self._chain(rounds, self.trainer.settings, self._place, TICKET)
 
     def continued(self, round: int, place: Places, kind: str) -> mask_ops.Masks:
         """Masks of a round, found by a search that never resets its weights.
@@ -153,11 +153,10 @@ class Replicate:
         total, names = self.trainer.lengths.total, before.weights
         if settings.rewind == "weights":
             return Start(Ticket(masks, {p: rewind.variables[p] for p in names}), rewind, total)
-        ticket = Ticket(masks, before.weights)
         if settings.rewind == "learning_rate":
-            return Start(ticket, rewind, total)
+            return Start(Ticket(masks, before.weights), rewind, total)
         end = _read(checkpoints.load, last.checkpoint, last).snapshot
-        return Start(ticket, end, end.step + total)
+        return Start(Ticket(masks, before.weights), end, end.step + total)
 
     def _masks(
         self, r: int, settings: Settings, before: Ticket, rewind: Snapshot, place: Places
@@ -208,12 +207,10 @@ class Replicate:
         )
         with as_stop():
             check_finite(end.snapshot.variables, "weights")
-        masks = start.plain.masks
-        about = self._about(kind, round, branch_seed, start)
-        record = {**about, **_results(trainer, end)}
+        record = {**self._about(kind, round, branch_seed, start), **_results(trainer, end)}
         metadata = {**start.plain.metadata, **self._metadata(record)}
         ticket = replace(start.plain, metadata=metadata)
-        trained = Ticket.of(trainer.model, masks, {**metadata, "weights": "trained"})
+        trained = Ticket.of(trainer.model, ticket.masks, {**metadata, "weights": "trained"})
         if keep_state:
             checkpoints.save(place.checkpoint, end)
         place.finish(record, ticket, trained, keep_state)
@@ -275,7 +272,7 @@ class Replicate:
         }
 
 
-def _read(load: Callable[[Path], Any], path: Path, place: Place) -> Any:
+def _read(load: Callable[[Path], T], path: Path, place: Place) -> T:
     """What `load` reads; the error tells how to get the file again."""
     try:
         return load(path)

@@ -127,13 +127,16 @@ def make_settings(
 
 def make_scope(config: Config, model: keras.Model) -> scopes.Scope:
     """The scope of a config, with the fractions of some layers, for this model's paths."""
+    prunable = weights.prunable(model)
+    if config.exclude is not None and not any(re.search(config.exclude, p) for p in prunable):
+        raise ValueError(f"`exclude` {config.exclude!r} matches no path of {list(prunable)}.")
     if config.scope == "global":
         return scopes.Global(exclude=config.exclude)
     if config.scope != "layerwise":
         return scopes.resolve(config.scope)
     fractions = {} if config.exclude is None else {config.exclude: 0.0}
     if config.conv_fraction is not None:
-        kernels = {p: v for p, v in weights.prunable(model).items() if len(v.shape) > 2}
+        kernels = {p: v for p, v in prunable.items() if len(v.shape) > 2}
         fractions |= {f"^{re.escape(path)}$": config.conv_fraction for path in kernels}
     return scopes.Layerwise(fractions, output_fraction=config.output_fraction)
 

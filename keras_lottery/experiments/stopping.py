@@ -33,7 +33,7 @@ def stopping(folder: Path, round: int) -> Iterator[None]:
     ...         raise ValueError("NaN")
     ... except SearchStoppedError:
     ...     print(stopped(folder)["reason"])
-    round 3: NaN; earlier rounds were kept.
+    round 3: NaN
     """
     before = stopped(folder)
     if before is not None:
@@ -41,7 +41,7 @@ def stopping(folder: Path, round: int) -> Iterator[None]:
     try:
         yield
     except SearchStoppedError as error:
-        reason = f"round {round}: {error}; earlier rounds were kept."
+        reason = f"round {round}: {error}"
         write_json(folder / STOPPED, {"round": round, "reason": reason})
         raise SearchStoppedError(reason) from error
 

@@ -39,9 +39,8 @@ def write(store: Store) -> Path:
 def _name(store: Store, record: dict[str, Any]) -> str:
     """The training's folder within the run's."""
     names = ("replicate", "round", "kind", "branch_seed")
-    return (
-        store.place(*(record[name] for name in names)).folder.relative_to(store.folder).as_posix()
-    )
+    place = store.place(*(record[name] for name in names))
+    return place.folder.relative_to(store.folder).as_posix()
 
 
 def _write_training(

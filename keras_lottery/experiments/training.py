@@ -47,9 +47,10 @@ class Trainer:
         enforcement.enforce(self.model, self.full_masks)
         jit = setup.use_jit(self.model)
         parts = {"val": self.data.validation, "test": self.data.test}
-        self._measures = {name: Measure(self.model, part, jit) for name, part in parts.items()}
-        self._on_train = Measure(self.model, self.data.train, jit)
+        accelerated = any(d.device_type != "CPU" for d in tf.config.list_logical_devices())
+        self._measures = {n: Measure(self.model, part, accelerated) for n, part in parts.items()}
         self._part = tuple(tf.constant(a) for a in self.data.train)
+        self._on_train = Measure(self.model, self._part, accelerated)
         self._run = _compiled(self.model, jit)
         self._fresh = [v.numpy() for v in self.model.optimizer.variables]
 

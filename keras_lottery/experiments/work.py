@@ -53,7 +53,7 @@ class Job:
             else:
                 run_branch(replicate, task, self.data_dir)
         except SearchStoppedError as error:
-            watch.say(f"The {task.title} stopped: {error}")
+            watch.say(f"The {task.title} stopped: {error}. Earlier rounds were kept.")
 
     def facts(self) -> dict[str, Any]:
         """What the data and the model turn out to be, for the run's config."""

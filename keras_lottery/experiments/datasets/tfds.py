@@ -1,9 +1,12 @@
 """Data sets by their name in tensorflow-datasets, which is imported only then."""
 
+import contextlib
 import importlib
 import os
 import re
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 from keras_lottery.experiments.datasets import sources
 
 _BATCH = 1000
+_DOWNLOADER = "tensorflow_datasets.core.dataset_builder"
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> sources.Arrays:
@@ -31,6 +35,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> sources.A
     keys = _keys(name, builder.info)
     _check_splits(name, builder)
     try:
+        _check_network(builder)
         builder.download_and_prepare()
     except ImportError as error:
         raise ImportError(f"Cannot prepare the data set {name!r}: {error}") from error
@@ -47,6 +52,22 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> sources.A
         return sources.checked(*(array for part in parts for array in part))
     except Exception as error:
         raise ValueError(f"Cannot use the data set {name!r}: {_first_line(error)}") from error
+
+
+def _check_network(builder: Any) -> None:
+    """Fails at once where tfds' downloader would try for minutes: no host has an address."""
+    if getattr(builder.download_and_prepare, "__module__", "") != _DOWNLOADER:
+        return  # something that may need no network stands in its place, as tfds' mock
+    proxy = {"http_proxy", "https_proxy", "all_proxy"} & {key.lower() for key in os.environ}
+    there = os.path.exists(os.fspath(getattr(builder, "data_path", "")))
+    hosts = {urlsplit(url).hostname for url in getattr(builder, "url_infos", None) or {}}
+    if proxy or there or not hosts:
+        return
+    for host in hosts:
+        with contextlib.suppress(OSError):
+            socket.getaddrinfo(host, 443)
+            return
+    raise OSError(f"no address of {', '.join(sorted(map(str, hosts)))} can be found.")
 
 
 def _package(name: str) -> Any:
