@@ -36,5 +36,6 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/round_end.py
 	$(BIN)/python benchmarks/fit_overhead.py
+	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/compact.py
 	$(BIN)/python benchmarks/saved_model.py
