@@ -269,9 +269,21 @@ def test_shared_and_nested_layers():
     assert (off <= found.bound(x) + SLACK).all()
 
 
+def test_a_layer_that_stands_in_two_models_is_drawn_once():
+    shared = L.Dense(4, "relu", name="shared")
+    inner = keras.Sequential([keras.Input((4,)), shared], name="inner")
+    x = keras.Input((4,))
+    target = filled(keras.Model(x, shared(inner(x))))
+    found = approximate(target, widen=True)
+    assert list(found.errors) == ["shared"]
+    batch = inputs(target)
+    assert (difference(found, batch) <= found.bound(batch) + SLACK).all()
+    assert len(found.ticket.masks) == 4
+
+
 @settings(max_examples=10, deadline=None)
 @given(
-    st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True),
     st.sampled_from(["uniform", "normal"]),
     st.sampled_from(["relu", "linear"]),
     st.sampled_from(["relu", "linear", "tanh", "softmax", "elu"]),

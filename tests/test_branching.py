@@ -240,6 +240,17 @@ def test_a_control_that_is_no_transfer_needs_no_other_trainer(trainer):
     check_branch(trainer, "noise:scale=0.5", None)
 
 
+@pytest.mark.parametrize("kind", ["noise:scale=-1", "noise:scale=1e999"])
+def test_an_option_out_of_range_is_refused_before_the_search(trainer, kind):
+    with pytest.raises(ValueError, match=f"The control '{kind}' cannot be made: .*scale"):
+        check_branch(trainer, kind, None)
+
+
+@pytest.mark.parametrize("kind", sorted({*branching.NAMED} - {"noise"}))
+def test_every_control_passes_its_check(trainer, kind):
+    assert check_branch(trainer, kind, None) is None
+
+
 def test_a_start_with_frozen_values_knows_its_plain_ticket(replicate):
     frozen = control(replicate, "freeze_init", {}, 1, 0)
     start = Start(frozen, replicate.rewind_point(), 12)

@@ -324,6 +324,24 @@ def test_a_regression_is_scored_up_to_scale():
     assert seeking.score(model, relu(), (x, 0.5 * x)) == pytest.approx(0.25)
 
 
+def test_a_small_learning_rate_keeps_the_planted_ticket_good():
+    mother = plant(circle(), depth=3, width=40)
+    data = circle().data(1000)
+    model = seeking.masked_copy(mother, mother.masks)
+    seeking.train_ticket(model, circle(), data, epochs=1, rate=1e-5)
+    assert seeking.score(model, circle(), data) > 0.97
+
+
+def test_outputs_are_trained_at_the_size_of_the_targets():
+    outputs = np.array([[0.01], [-0.01]])
+    assert seeking._factor(outputs, np.array([[3.0], [3.0]]), False) == pytest.approx(300)
+    assert seeking._factor(0 * outputs, np.array([[3.0], [3.0]]), False) == 1
+    # 99 of 100 right: least at a margin of log 99 = 4.6, and 0.02 * 200 is the nearest.
+    logits = np.tile([[0.01, -0.01]], (100, 1))
+    assert seeking._factor(logits, np.array([0] * 99 + [1]), True) == pytest.approx(200)
+    assert seeking._factor(logits, np.array([1] * 100), True) == pytest.approx(100)
+
+
 @named
 def test_training_lowers_the_loss_and_keeps_the_pruned_at_zero(problem):
     mother = plant(problem, depth=3, width=60)

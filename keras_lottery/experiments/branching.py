@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -50,9 +51,17 @@ def check_branch(trainer: Trainer, spec: str, data_dir: str | None) -> None:
     """Checks that a control can be trained at all.
 
     Raises:
-        ValueError: If a transfer's settings cannot work, or change the shapes of the weights.
+        ValueError: If an option is out of range, or a transfer's settings cannot work or change
+            the shapes of the weights.
     """
+    name, options = parse_control(spec)
     other = transferred(trainer.config, spec, data_dir)
+    if name in NAMED:
+        dense = _fresh(trainer, trainer.config.seed)
+        try:
+            _made(trainer, name, options, lambda what: 0 if what == "seed" else dense)
+        except ValueError as error:
+            raise ValueError(f"The control {spec!r} cannot be made: {error}") from error
     if other is None:
         return
     here, there = (
@@ -84,10 +93,9 @@ def _start(
         return Start(replicate.ticket(round), fresh, trainer.lengths.total)
     total = replicate.trainer.lengths.total
     if name == "dense":
-        state = replicate.trainer.initial(_seed(replicate.seed, task.seed))
-        paths = replicate.ticket(0).weights
-        dense = Ticket(replicate.trainer.full_masks, {p: state.variables[p] for p in paths})
-        return Start(dense, state, total)
+        seed = _seed(replicate.seed, task.seed)
+        state = replicate.trainer.initial(seed)
+        return Start(_fresh(replicate.trainer, seed), state, total)
     if name == "continued_training":
         return Start(_continued(replicate, task, round), replicate.rewind_point(), total)
     ticket = control(replicate, name, options, round, task.seed)
@@ -98,19 +106,32 @@ def control(
     replicate: Replicate, name: str, options: dict[str, Any], round: int, seed: int
 ) -> Ticket | Frozen:
     """The control of a round's ticket; it is given what it names."""
-    make = NAMED[name]
-    given = {
+    given: dict[str, Callable[[], Any]] = {
         "ticket": lambda: replicate.ticket(round),
-        "model": lambda: replicate.trainer.model,
         "seed": lambda: _seed(replicate.seed, seed, round),
         "dense": lambda: _dense(replicate),
         "trained": lambda: replicate.trained(0),
     }
+    return _made(replicate.trainer, name, options, lambda what: given[what]())
+
+
+def _made(
+    trainer: Trainer, name: str, options: dict[str, Any], give: Callable[[str], Any]
+) -> Ticket | Frozen:
+    """A control, given its options and what else it names."""
+    make = NAMED[name]
     wanted = [p for p in inspect.signature(make).parameters if p in GIVEN]
-    if name in _BY_SCOPE and replicate.trainer.config.scope != "layerwise":
+    if name in _BY_SCOPE and trainer.config.scope != "layerwise":
         options = {"counts": "global", **options}
-    made: Ticket | Frozen = make(**{p: given[p]() for p in wanted}, **options)
+    given = {p: trainer.model if p == "model" else give(p) for p in wanted}
+    made: Ticket | Frozen = make(**given, **options)
     return made
+
+
+def _fresh(trainer: Trainer, seed: int) -> Ticket:
+    """The dense network with new weights."""
+    values = trainer.initial(seed).variables
+    return Ticket(trainer.full_masks, {p: values[p] for p in weights.all_weights(trainer.model)})
 
 
 def _dense(replicate: Replicate) -> Ticket:
