@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from commands import call, python
+from commands import python
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,19 +30,6 @@ FLAGS = [
     *("data_dir", "jobs", "checkpoint_seconds", "tensorboard", *SETTINGS),
 ]
 COMMANDS = ("find", "branch", "status", "report", "presets", "export")
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process, in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def run(*args):
-        capsys.readouterr()
-        return call(*args), *capsys.readouterr()
-
-    return run
 
 
 # Without a run --------------------------------------------------------------------------
@@ -264,7 +251,6 @@ def test_without_a_network_it_is_said_how_to_bring_the_data(cli, monkeypatch):
 
 
 def test_an_unknown_data_set_lists_what_it_may_be(cli):
-    pytest.importorskip("tensorflow_datasets")
     refused(cli("find", "--dataset=mnist9"), "'mnist9'", '"digits"', ".npz", "tensorflow-datasets")
 
 
@@ -339,7 +325,7 @@ def test_a_preset_gives_settings_rounds_and_name_and_flags_override_it(cli, seen
 
 
 def test_a_scale_shortens_all_that_counts_steps(cli, seen):
-    cli("find", "--preset=lmc/resnet20_warmup", "--scale=0.01")
+    cli("find", "--preset=lmc/resnet20_warmup", "--scale=0.01", "--rewind_to=2000it")
     config = seen[0][0]
     assert (config.steps, config.warmup, config.rewind_to) == ("630it", "300it", "20it")
     assert config.lr_drops == ("320it", "480it")

@@ -22,19 +22,6 @@ from keras_lottery.experiments.searching import Replicate
 from keras_lottery.experiments.store import Store
 
 
-@pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process, in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def run(*args):
-        capsys.readouterr()
-        return call(*args), *capsys.readouterr()
-
-    return run
-
-
 def refused(result, *words):
     """Exit code 2 and one line on stderr that holds the words."""
     code, _, err = result

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from runs import results, wait_until
+
 from keras_lottery.experiments.store import Store
 
 COMMAND = [sys.executable, "-c", "import keras_lottery_command as c; c.run()", "find"]
@@ -28,15 +30,6 @@ def finish(folder, arguments):
     output, _ = process.communicate()
     assert process.returncode == 0, output
     return output
-
-
-def results(folder):
-    """All bytes that a run's trainings left, and their records without times."""
-    files = sorted(folder.glob("replicate_*/**/t*.safetensors"))
-    records = Store(folder).records()
-    for record in records:
-        del record["seconds"]
-    return {str(f.relative_to(folder)): f.read_bytes() for f in files}, records
 
 
 def stamps(folder):
@@ -66,15 +59,6 @@ def kill_after(process, folder, events, delay):
 
 def children(pid):
     return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def wait_until(condition, seconds=300.0):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.02)
-    raise AssertionError("waited in vain")
 
 
 def alive(pid):

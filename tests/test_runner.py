@@ -6,6 +6,7 @@ import os
 import filelock
 import numpy as np
 import pytest
+from runs import results
 
 from keras_lottery import files
 from keras_lottery.experiments import setup, work
@@ -13,7 +14,7 @@ from keras_lottery.experiments.config import Config
 from keras_lottery.experiments.live import Live
 from keras_lottery.experiments.plan import Plan, branches
 from keras_lottery.experiments.runner import go_on, run
-from keras_lottery.experiments.store import CONFIG, LOCK, Store
+from keras_lottery.experiments.store import CONFIG, LOCK
 from keras_lottery.experiments.training import Trainer
 
 CONFIG_ = Config(subset=60, steps="4it", eval_every="2it", batch_size=20, rewind_to="1it")
@@ -42,15 +43,6 @@ def do(folder, rounds=2, replicates=1, controls=(), config=CONFIG_, **options):
     plan = Plan(rounds, replicates, branches(controls))
     options = {"checkpoint_seconds": 0.0, **options}
     return run(config, plan, folder, Live(quiet=True), **options)
-
-
-def results(folder):
-    """All bytes that a run's trainings left, and their records without times."""
-    files = sorted(folder.glob("replicate_*/**/t*.safetensors"))
-    records = Store(folder).records()
-    for record in records:
-        del record["seconds"]
-    return {str(f.relative_to(folder)): f.read_bytes() for f in files}, records
 
 
 def kinds(store):

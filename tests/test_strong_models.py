@@ -157,10 +157,9 @@ def test_binary_activations_take_the_place_of_relu():
 # Compiled, distributed, saved -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 @pytest.mark.parametrize("name", SEARCHES)
-def test_training_compiled_by_xla_and_in_half_precision(name, policy):
-    keras.config.set_dtype_policy(policy)
+def test_training_compiled_by_xla_and_in_half_precision(name):
+    keras.config.set_dtype_policy("mixed_float16")
     search = SEARCHES[name](mlp())
     before = kernels(search)
     scores = list(search.learner.scores.values())
@@ -179,7 +178,7 @@ def test_xla_trains_the_same_scores():
         assert np.allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", ["global", "iterand", "gem_miner"])
 def test_mirrored_replicas_agree_with_one_device(name):
     x, y = data()
     alone = train(SEARCHES[name](keras.Sequential(list(plain_layers()))), x, y)
@@ -345,7 +344,7 @@ def test_models_that_cannot_be_searched_are_refused():
         strong.edge_popup(pruned)
     with pytest.raises(ValueError, match="has none"):
         strong.biprop(keras.Sequential([keras.Input((8,)), L.Dense(3)]), binary_activations=True)
-    with pytest.raises(ValueError, match="cannot be copied.*get_config"):
+    with pytest.raises(ValueError, match=r"cannot be copied.*get_config"):
         strong.edge_popup(zoo.subclassed())
     with pytest.raises(ValueError, match="`ticket` reads"):
         strong.ticket(mlp())

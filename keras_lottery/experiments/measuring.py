@@ -42,11 +42,11 @@ class Measure:
             for i in tf.range(0, len(y), _BATCH):
                 tf.autograph.experimental.set_loop_options(parallel_iterations=2)
                 total += sums(x[i : i + _BATCH], y[i : i + _BATCH])
-            return total / len(y)
+            return total
 
         self._measure = measure
 
     def __call__(self) -> tuple[float, float]:
         """Mean loss, in nats, and accuracy, in [0, 1]."""
-        loss, accuracy = self._measure(*self._part).numpy()
-        return float(loss), float(accuracy)
+        loss, right = self._measure(*self._part).numpy() / len(self._part[1])
+        return float(loss), float(right)
