@@ -4,6 +4,9 @@
 >>> lottery = kl.LotteryCallback(epochs_per_round=5)
 """
 
+import importlib as _importlib
+from typing import Any as _Any
+
 import keras as _keras
 
 if _keras.config.backend() != "tensorflow":
@@ -45,6 +48,14 @@ __all__ = [
     "prune",
     "scopes",
     "strip",
+    "strong",
     "summary",
     "wrappers",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """`strong` is imported when it is first asked for."""
+    if name == "strong":
+        return _importlib.import_module("keras_lottery.strong")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

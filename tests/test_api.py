@@ -8,7 +8,7 @@ import pytest
 
 import keras_lottery as kl
 
-MODULES = [kl.controls, kl.criteria, kl.export, kl.scopes, kl.wrappers]
+MODULES = [kl.controls, kl.criteria, kl.export, kl.scopes, kl.strong, kl.wrappers]
 DOOR = [getattr(kl, name) for name in kl.__all__ if name != "__version__"]
 OBJECTS = [o for o in DOOR if not inspect.ismodule(o)] + [
     o

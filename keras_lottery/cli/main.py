@@ -14,6 +14,7 @@ COMMANDS = {
     "status": "show what of a run is done, running and missing",
     "report": "write the page, figures and numbers of one run or of several",
     "presets": "list the papers' protocols",
+    "strong": "find strong tickets in random networks, no weight trained",
     "export": "write a ticket as files to deploy, and measure them",
 }
 # What the library calls a flag of another name.
