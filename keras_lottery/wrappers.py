@@ -1,6 +1,6 @@
 """Layers that carry a mask as part of the architecture, saved with it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import keras
@@ -88,8 +88,9 @@ class Masked(keras.layers.Wrapper):
         # The scope caught what the layer added or updated: losses, statistics, seeds.
         for loss in scope.losses or []:
             self.add_loss(loss)
+        own = {id(v) for _, v in self._targets}  # not trainable either in a frozen layer
         for variable in self.layer.non_trainable_variables:
-            value = scope.get_current_value(variable)
+            value = None if id(variable) in own else scope.get_current_value(variable)
             if value is not None:
                 variable.assign(value)
         return outputs
@@ -167,6 +168,7 @@ def unwrapped(model: keras.Model) -> keras.Model:
     wrapped = [layer for layer in weights.sublayers(model) if isinstance(layer, Masked)]
     if not wrapped:
         return model
+    _check_fixed(wrapped)
     masked = {
         id(v): np.where(mask, v.numpy(), v.numpy().dtype.type(0))
         for layer in wrapped
@@ -182,6 +184,17 @@ def unwrapped(model: keras.Model) -> keras.Model:
         if hasattr(layer, "adapt"):
             copy_adapted(layer, copy)
     return cast(keras.Model, plain)
+
+
+def _check_fixed(wrapped: Sequence[Masked]) -> None:
+    """Raises for wrappers whose masks are learned: what they wrap is not their result."""
+    for layer in wrapped:
+        if type(layer) is not Masked:
+            raise ValueError(
+                f"{layer.name!r} is a {type(layer).__name__}, which learns its masks: take its "
+                "ticket with `kl.strong.ticket(search)`, apply that to the original model, and "
+                "strip the model."
+            )
 
 
 def _without_wrappers(config: Any) -> Any:

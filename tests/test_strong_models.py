@@ -348,3 +348,9 @@ def test_models_that_cannot_be_searched_are_refused():
         strong.edge_popup(zoo.subclassed())
     with pytest.raises(ValueError, match="`ticket` reads"):
         strong.ticket(mlp())
+
+
+def test_a_search_is_not_stripped_but_its_ticket_is_taken():
+    search = strong.edge_popup(keras.Sequential([keras.Input((4,)), L.Dense(2)]))
+    with pytest.raises(ValueError, match=r"learns its masks: take its ticket with `kl\.strong"):
+        kl.strip(search)

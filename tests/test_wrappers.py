@@ -478,3 +478,15 @@ def test_pruned_weights_are_zeros_without_a_sign_once_stripped():
     layer.masks = {p: np.array([[True], [False]]) for p in layer.masks}
     (kernel,) = kl.strip(model).get_weights()
     assert np.signbit(kernel).tolist() == [[True], [False]]
+
+
+def test_a_frozen_layer_keeps_its_pruned_weights_for_other_masks():
+    layer = kl.wrappers.Masked(keras.layers.Dense(1, kernel_initializer="ones"))
+    model = keras.Sequential([keras.Input((2,)), layer])
+    (path,) = layer.masks
+    layer.masks = {path: np.array([[True], [False]])}
+    layer.layer.trainable = False
+    assert float(model(np.ones((1, 2)))[0, 0]) == 1.0
+    assert layer.layer.kernel.numpy().tolist() == [[1.0], [1.0]]
+    layer.masks = {path: np.array([[True], [True]])}
+    assert float(model(np.ones((1, 2)))[0, 0]) == 2.0
