@@ -135,11 +135,7 @@ def train_both(build, optimizer_name, feature):
     """Trained weights of the reference (masked) and of the enforced model, and the masks."""
     if feature == "mixed_float16":
         keras.config.set_dtype_policy("mixed_float16")
-    strategy = (
-        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        if feature == "mirrored"
-        else tf.distribute.get_strategy()
-    )
+    strategy = zoo.two_devices() if feature == "mirrored" else tf.distribute.get_strategy()
     with strategy.scope():
         reference, ours = build(), build()
         ours.set_weights(reference.get_weights())

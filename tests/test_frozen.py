@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import zoo
 from keras import layers as L
 from some_tickets import dense_of, four, mlp, of, same, w
 
@@ -338,9 +339,7 @@ def test_a_search_trains_a_frozen_ticket_as_it_trains_any_other():
 
 
 def test_frozen_values_survive_a_mirrored_strategy():
-    import tensorflow as tf
-
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with zoo.two_devices().scope():
         model = regularized()
         model.compile(opt.AdamW(0.01, weight_decay=0.1), "mse")
     frozen = C.freeze_init(of(model), dense_of(model))

@@ -182,7 +182,7 @@ def test_xla_trains_the_same_scores():
 def test_mirrored_replicas_agree_with_one_device(name):
     x, y = data()
     alone = train(SEARCHES[name](keras.Sequential(list(plain_layers()))), x, y)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = zoo.two_devices()
     with strategy.scope():
         search = SEARCHES[name](keras.Sequential(list(plain_layers())))
         search.compile(keras.optimizers.SGD(0.1, 0.9), LOSS)

@@ -1,7 +1,17 @@
 """The models of the exams: one short builder each, input 8x8x1 or 64 or 4 tokens of 8."""
 
 import keras
+import tensorflow as tf
 from keras import layers as L
+
+
+def two_devices():
+    """A strategy of two logical CPUs.
+
+    Not by collectives: Keras's clear_session makes their keys meet those of other tests.
+    """
+    reduction = tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], reduction)
 
 
 class Scaled(L.Layer):
