@@ -37,5 +37,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/round_end.py
 	$(BIN)/python benchmarks/fit_overhead.py
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/subset_sum.py
+	$(BIN)/python benchmarks/edge_popup.py
 	$(BIN)/python benchmarks/compact.py
 	$(BIN)/python benchmarks/saved_model.py

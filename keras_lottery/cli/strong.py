@@ -113,7 +113,8 @@ def _conclude(console: Console, folder: Path, results: list[dict[str, Any]]) -> 
     shown = ("whole", "random_mask", "target", "strong", "fine_tuned")
     for name in (name for name in shown if name in results[0]):
         values = [r[name] for r in results]
-        spread = f"{min(values):.2%} to {max(values):.2%}, {len(values)} seeds"
+        seeds = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
+        spread = f"{min(values):.2%} to {max(values):.2%}, {seeds}"
         say(console, f"{name.replace('_', ' '):12} {np.mean(values):.2%}  ({spread})")
     say(console, f"\nresults  {folder / 'results.json'}\ntickets  {folder}/*.safetensors")
 
