@@ -11,7 +11,9 @@ import tensorflow as tf
 from keras import layers as L
 
 import keras_lottery as kl
-from keras_lottery import enforcement, weights
+from keras_lottery import enforcement, strong, weights
+from keras_lottery.experiments import models
+from keras_lottery.experiments.optimizers import WarmupThenDrops
 from keras_lottery.wrappers import Masked
 
 
@@ -306,13 +308,29 @@ def test_a_callable_filter_is_told_when_saving(tmp_path):
         model.save(tmp_path / "m.keras")
 
 
+def search():
+    return strong.edge_popup(keras.Sequential([keras.Input((4,)), L.Dense(2)]))
+
+
+# How those are made that cannot be made without arguments.
+MADE = {
+    "Masked": lambda: Masked(L.Dense(2)),
+    "LearnedMask": lambda: search().learner,
+    "StrongSearch": search,
+    "WarmupThenDrops": lambda: WarmupThenDrops(0.1),
+}
+
+
 def registered():
     objects = keras.saving.get_custom_objects()
-    return sorted(n for n, c in objects.items() if n.startswith("keras_lottery>"))
+    return sorted(
+        n for n, c in objects.items() if n.startswith("keras_lottery>") and inspect.isclass(c)
+    )
 
 
 def test_the_wrapper_is_registered():
-    assert "keras_lottery>Masked" in registered()
+    known = {*MADE, models.PositionEmbedding.__name__, "EdgePopup"}
+    assert {f"keras_lottery>{name}" for name in known} <= set(registered())
 
 
 @pytest.mark.parametrize("name", registered())
@@ -323,7 +341,7 @@ def test_the_config_of_every_registered_class_holds_its_arguments(name):
         for p in inspect.signature(cls.__init__).parameters.values()
         if p.name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     }
-    made = cls(L.Dense(2)) if issubclass(cls, L.Wrapper) else cls()
+    made = MADE.get(name.removeprefix("keras_lottery>"), cls)()
     config = made.get_config()
     assert arguments <= set(config)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(made))
