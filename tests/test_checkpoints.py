@@ -124,7 +124,9 @@ def test_whatever_is_saved_is_loaded(tmp_path_factory, arrays, slots, step):
 
 def test_loaded_arrays_can_be_written(path):
     save(path, progress(np.float32([1, 2])))
-    load(path).snapshot.variables["v0"][0] = 5
+    found = load(path).snapshot.variables["v0"]
+    found[0] = 5
+    assert found.tolist() == [5, 2]
 
 
 # Damage -----------------------------------------------------------------------------------
