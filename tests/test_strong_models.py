@@ -354,3 +354,13 @@ def test_a_search_is_not_stripped_but_its_ticket_is_taken():
     search = strong.edge_popup(keras.Sequential([keras.Input((4,)), L.Dense(2)]))
     with pytest.raises(ValueError, match=r"learns its masks: take its ticket with `kl\.strong"):
         kl.strip(search)
+
+
+def test_a_compiled_model_is_searched_and_stays_compiled():
+    model = keras.Sequential([keras.Input((4,)), L.Dense(2)])
+    model.compile("adam", lambda y, p: keras.ops.mean((y - p) ** 2), metrics=["mae"])
+    search = strong.edge_popup(model)
+    search.compile("sgd", "mse", metrics=["mae"])
+    x, y = np.ones((8, 4), "float32"), np.zeros((8, 2), "float32")
+    assert set(search.fit(x, y, verbose=0).history) == {"loss", "mae"}
+    assert model.compiled

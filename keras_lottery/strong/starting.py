@@ -1,5 +1,7 @@
 """From a user's model to the search of its strong ticket."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -80,7 +82,8 @@ def copied(model: keras.Model) -> keras.Model:
     True
     """
     try:
-        copy = _rebuilt(model)
+        with _uncompiled(model):
+            copy = _rebuilt(model)
         pairs = list(zip(model.variables, copy.variables, strict=True))
         if any(tuple(a.shape) != tuple(b.shape) for a, b in pairs):
             raise ValueError("its copy has weights of other shapes")
@@ -93,6 +96,19 @@ def copied(model: keras.Model) -> keras.Model:
         new.assign(old)
     copy_adapted(model, copy)
     return copy
+
+
+@contextlib.contextmanager
+def _uncompiled(model: keras.Model) -> Iterator[None]:
+    """Keeps Keras from compiling the copy too: the metrics of a network count as the search's."""
+    found = [m for m in (model, *keras_weights.sublayers(model)) if getattr(m, "compiled", False)]
+    for compiled in found:
+        compiled.compiled = False
+    try:
+        yield
+    finally:
+        for compiled in found:
+            compiled.compiled = True
 
 
 def _rebuilt(model: keras.Model) -> keras.Model:
