@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from keras_lottery import drawing
 from keras_lottery.experiments.reporting import figures, styles
 from keras_lottery.experiments.reporting.rows import TICKET, Record, number
 from keras_lottery.experiments.reporting.statistics import Interval, Point, summarize
@@ -31,7 +32,7 @@ def learning_curves(
     records: Sequence[Record], rounds: Sequence[int], title: str, interval: Interval
 ) -> Any:
     """Test accuracy of the ticket against step, one line for each of `rounds`."""
-    figure = figures.new()
+    figure = drawing.new()
     axes = figure.subplots()
     late: list[float] = []
     for index, colour in zip(rounds, _colours(len(rounds)), strict=True):
@@ -80,7 +81,7 @@ def layer_densities(records: Sequence[Record], title: str) -> Any:
     own = [r for r in records if r["kind"] == TICKET and r.get("replicate", 0) == first]
     own.sort(key=lambda r: r["round"])
     paths = list(dict.fromkeys(p for r in own for p in r.get("layer_density") or {}))
-    figure = figures.new()
+    figure = drawing.new()
     axes = figure.subplots()
     for i, (path, name) in enumerate(zip(paths, _short(paths), strict=True)):
         known = [(r["round"], number(r, "layer_density", path)) for r in own]
@@ -109,7 +110,7 @@ def _short(paths: Sequence[str]) -> list[str]:
         parts = [p[1:] for p in parts]
     while len({p[-1] for p in parts}) == 1 and min(map(len, parts)) > 1:
         parts = [p[:-1] for p in parts]
-    return [figures.text("/".join(p)) for p in parts]
+    return [drawing.text("/".join(p)) for p in parts]
 
 
 def _colours(n: int) -> list[Any]:

@@ -1,24 +1,14 @@
 """The figures of a report, drawn without a screen; each function returns one figure."""
 
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keras_lottery.drawing import new, text
 from keras_lottery.experiments.reporting import styles
 from keras_lottery.experiments.reporting.statistics import STEP, Interval, Point, Summary
 
-_SETTINGS = {
-    "font.size": 11,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.parse_math": False,
-    "svg.hashsalt": "keras_lottery",
-}
 _INSIDE = 6
 _TALLEST = 20
 
@@ -31,31 +21,6 @@ class Line:
     style: dict[str, Any]
     points: list[Point]
     dense: Point | None = None
-
-
-@contextmanager
-def drawing() -> Iterator[None]:
-    """Within it, figures are drawn and saved in the report's style."""
-    import matplotlib
-
-    with matplotlib.rc_context(_SETTINGS):
-        yield
-
-
-def new(height: float = 4.8) -> Any:
-    """An empty figure, 8.5 inches wide."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(8.5, height), layout="constrained")
-
-
-def save(figure: Any, format: str) -> bytes:
-    """The figure as `"png"` or `"svg"`; the same figure gives the same bytes."""
-    nothing = {"Creator": None, "Date": None, "Format": None, "Type": None}
-    buffer = io.BytesIO()
-    metadata = nothing if format == "svg" else {"Software": None}
-    figure.savefig(buffer, format=format, dpi=130, metadata=metadata)
-    return buffer.getvalue()
 
 
 def against_density(lines: Sequence[Line], metric: str, title: str, interval: Interval) -> Any:
@@ -104,11 +69,6 @@ def legend(figure: Any, axes: Any, most: int = _INSIDE) -> None:
     columns = math.ceil(len(labels) / _TALLEST)
     figure.legend(handles, labels, loc="outside right upper", fontsize=9, ncols=columns)
     figure.set_figwidth(figure.get_figwidth() + 2.5 * columns)
-
-
-def text(name: str) -> str:
-    """A name that matplotlib does not leave out of the legend for its underscore."""
-    return f" {name}" if name.startswith("_") else name
 
 
 def _draw(axes: Any, lines: Sequence[Line], metric: str, interval: Interval) -> None:

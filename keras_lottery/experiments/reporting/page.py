@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from keras_lottery import drawing
 from keras_lottery.experiments.reporting import curves, figures, rows, sections, styles, tables
 from keras_lottery.experiments.reporting.rows import TICKET, RunData
 from keras_lottery.experiments.reporting.statistics import (
@@ -76,7 +77,7 @@ def write(
     looks = styles.of_kinds(r["kind"] for run in runs for r in run.records)
     files = {f"numbers.{f}": tables.numbers(runs, f).encode() for f in formats}
     shown = []
-    with figures.drawing():
+    with drawing.drawing():
         drawn = {} if len(runs) == 1 else {"comparison": _comparison(runs, interval)}
         compared = _pictures(drawn, files)
         for run, prefix in zip(runs, _prefixes(runs), strict=True):
@@ -151,8 +152,8 @@ def _pictures(drawn: dict[str, Any], files: dict[str, bytes]) -> list[dict[str, 
     """Adds each figure to `files` as PNG and SVG; returns what the page shows of it."""
     shown = []
     for name, figure in drawn.items():
-        files[f"{name}.png"] = figures.save(figure, "png")
-        files[f"{name}.svg"] = figures.save(figure, "svg")
+        files[f"{name}.png"] = drawing.save(figure, "png")
+        files[f"{name}.svg"] = drawing.save(figure, "svg")
         content = base64.b64encode(files[f"{name}.svg"]).decode()
         width = round(100 * figure.get_figwidth())
         alt = figure.axes[0].get_title()

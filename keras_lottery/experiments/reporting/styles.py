@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any
 
+from keras_lottery.drawing import COLOURS
+
 LABELS = {
     "ticket": "ticket",
     "reinitialize": "random re-initialization",
@@ -25,10 +27,6 @@ LABELS = {
     "continued_training": "masks of continued training",
     "dense": "dense, another initialization",
 }
-COLOURS = (
-    "#0b62b4", "#d95f02", "#1b9e77", "#c2185b", "#6a51a3",
-    "#8c6d1f", "#17a2c4", "#4d4d4d", "#e3a008", "#7cae00",
-)  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES = ("-", "-.", ":")
 
