@@ -39,6 +39,7 @@ __all__ = [
     "SearchStoppedError",
     "Ticket",
     "__version__",
+    "analysis",
     "controls",
     "criteria",
     "density",
@@ -54,8 +55,12 @@ __all__ = [
 ]
 
 
+# Imported when they are first asked for; `tfmot` needs the extra of that name.
+_LAZY = ("analysis", "strong")
+
+
 def __getattr__(name: str) -> _Any:
-    """`strong` is imported when it is first asked for."""
-    if name == "strong":
-        return _importlib.import_module("keras_lottery.strong")
+    """Rooms that most scripts do not enter."""
+    if name in _LAZY:
+        return _importlib.import_module(f"keras_lottery.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
