@@ -36,6 +36,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/round_end.py
 	$(BIN)/python benchmarks/fit_overhead.py
+	$(BIN)/python benchmarks/tfmot_overhead.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/subset_sum.py
 	$(BIN)/python benchmarks/edge_popup.py

@@ -1,12 +1,16 @@
-"""Schedules decide how many weights each round leaves alive. Standard library only.
+"""Schedules decide how many weights each round leaves alive. NumPy only.
 
 A schedule is asked for a `Keep`: a function `(alive, total) -> survivors` that a
 scope applies to every group in which weights compete.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 Keep = Callable[[int, int], int]
 
@@ -31,6 +35,29 @@ def keep_density(density: float) -> Keep:
     100
     """
     return lambda alive, total: min(alive, round(density * total))
+
+
+@dataclass(frozen=True)
+class KeepSparsity:
+    """Leaves as many alive as tfmot does at a sparsity, never more than are alive now.
+
+    Rounds in the sparsity's own precision and leaves at least one. Scopes of whole blocks
+    and channels ask it for a number of those, not of weights, as tfmot does.
+
+    Args:
+        sparsity: NumPy float in [0, 1), the pruned fraction.
+
+    Example:
+
+    >>> KeepSparsity(np.float32(0.8))(100, 1000), KeepSparsity(np.float32(0.8))(2, 2)
+    (100, 1)
+    """
+
+    sparsity: "np.floating[Any]"
+
+    def __call__(self, alive: int, total: int) -> int:
+        kind = type(self.sparsity)
+        return min(alive, max(1, round(float(kind(total) * (kind(1) - self.sparsity)))))
 
 
 class Schedule(Protocol):
@@ -133,26 +160,92 @@ class Curve:
 class StepSchedule:
     """A tfmot `PruningSchedule`, asked at the step at which a round starts.
 
-    Recognised by protocol, `schedule(step) -> (should_prune, sparsity)` together
-    with `get_config`; tfmot itself is not imported.
+    Recognised by protocol, `schedule(step) -> (should_prune, sparsity)` together with
+    `get_config`; tfmot itself is not imported. Rounds prune where they start: if it prunes at
+    a step inside a round, the next round's start makes up for it, with a warning. A schedule
+    that cannot take an array of steps is asked at the starts only.
+
+    Example:
+
+    >>> class FromStep10:
+    ...     def __call__(self, step):
+    ...         return step >= 10, 0.75
+    ...     def get_config(self):
+    ...         return {}
+    >>> StepSchedule(FromStep10()).keep(round=1, step=12)(100, 100)
+    25
     """
 
-    schedule: Callable[[int], Any]
+    schedule: Callable[[Any], Any]
 
     def keep(self, round: int, step: int) -> Keep:
-        should_prune, sparsity = self.schedule(step)
-        return keep_density(1 - float(sparsity)) if bool(should_prune) else keep_density(1.0)
+        prunes, sparsity = ask(self.schedule, step)
+        if prunes:
+            return KeepSparsity(sparsity)
+        before = ask_all(self.schedule, np.arange(1, step))
+        if before is None or not before[0].any():
+            return keep_density(1.0)
+        last = int(np.flatnonzero(before[0])[-1])
+        return self._late(last + 1, step, KeepSparsity(before[1][last]))
+
+    def _late(self, due: int, step: int, keep: KeepSparsity) -> Keep:
+        """Tells of it only if something is left to prune."""
+
+        def keep_late(alive: int, total: int) -> int:
+            if keep(alive, total) < alive:
+                warnings.warn(
+                    f"The schedule prunes at step {due}, inside a round, but rounds prune where "
+                    f"they start: its sparsity {float(keep.sparsity):.4g} comes at step {step}. "
+                    "Choose a frequency that divides the steps of a round (1 does), or prune "
+                    "inside one training with `GradualPruning`.",
+                    stacklevel=2,
+                )
+            return keep(alive, total)
+
+        return keep_late
 
     def check(self, rounds: int | None) -> int | None:
         try:
-            _, sparsity = self.schedule(0)
-            float(sparsity)
+            ask(self.schedule, 0)
         except (TypeError, ValueError):
             raise ValueError(
                 "A schedule with `get_config` is taken for a tfmot PruningSchedule, which returns "
-                f"`(should_prune, sparsity)` for a step. Received: {self.schedule!r}"
+                "`(should_prune, sparsity)` for a step, sparsity in [0, 1). Received: "
+                f"{self.schedule!r}"
             ) from None
         return rounds
+
+
+def ask(schedule: Callable[[Any], Any], step: int) -> tuple[bool, Any]:
+    """What a tfmot schedule answers for a step: whether it prunes, and the sparsity.
+
+    Raises:
+        ValueError: If the sparsity does not lie in [0, 1).
+    """
+    prunes, sparsity = schedule(np.int64(step))
+    value = np.asarray(sparsity, None if hasattr(sparsity, "dtype") else np.float64)[()]
+    if not 0 <= value < 1:
+        raise ValueError(f"A sparsity must lie in [0, 1). Received: {value} at step {step}")
+    return bool(prunes), value
+
+
+def ask_all(
+    schedule: Callable[[Any], Any], steps: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[Any]] | None:
+    """The answers for many steps in one call; `None` if the schedule takes no array.
+
+    tfmot's own schedules compute with arrays as with numbers.
+    """
+    if len(steps) < 2:
+        answers = [ask(schedule, int(step)) for step in steps]
+        return np.array([p for p, _ in answers], bool), np.array([s for _, s in answers])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            prunes, sparsity = (np.broadcast_to(part, steps.shape) for part in schedule(steps))
+            return prunes.astype(bool), sparsity
+    except Exception:  # whatever a schedule made for one number says to an array
+        return None
 
 
 def check_densities(densities: Sequence[float]) -> None:

@@ -107,20 +107,21 @@ def test_nm_is_a_stable_sort_of_each_group_and_then_of_each_layer(state, n, m, a
         expected = np.zeros(mask.size, bool)
         expected[order[:asked]] = True
         assert np.array_equal(kept[path].ravel(), expected)
-        assert scopes.is_nm(kept[path], n, m, axis)
+        assert scopes.is_m_by_n(kept[path], n, m, axis)
 
 
-def test_is_nm_counts_what_is_not_zero_in_each_group():
-    assert scopes.is_nm(column(0.1, 0, 0, -2, 0, 0, 3, 4))
-    assert not scopes.is_nm(column(0.1, 0, 0, -2, 0, 1, 3, 4))
-    assert scopes.is_nm(column(0, 0, 1, 1, 1, 1, 0, 0))  # groups, not windows
-    assert not scopes.is_nm(column(0, 0, 1, 1, 1, 1, 1))
-    assert scopes.is_nm(column(1, 1, 0, 0, 1, 1), 2, 4)
-    assert not scopes.is_nm(np.ones((1, 4)), axis=1) and scopes.is_nm(np.ones((1, 4)))
-    assert not scopes.is_nm(np.ones((3, 3, 4, 2), bool)) and scopes.is_nm(np.zeros((3, 3, 4, 2)))
-    assert not scopes.is_nm(column(np.nan, 1, 1, 0))
+def test_is_m_by_n_counts_what_is_not_zero_in_each_group():
+    assert scopes.is_m_by_n(column(0.1, 0, 0, -2, 0, 0, 3, 4))
+    assert not scopes.is_m_by_n(column(0.1, 0, 0, -2, 0, 1, 3, 4))
+    assert scopes.is_m_by_n(column(0, 0, 1, 1, 1, 1, 0, 0))  # groups, not windows
+    assert not scopes.is_m_by_n(column(0, 0, 1, 1, 1, 1, 1))
+    assert scopes.is_m_by_n(column(1, 1, 0, 0, 1, 1), 2, 4)
+    assert not scopes.is_m_by_n(np.ones((1, 4)), axis=1) and scopes.is_m_by_n(np.ones((1, 4)))
+    assert not scopes.is_m_by_n(np.ones((3, 3, 4, 2), bool))
+    assert scopes.is_m_by_n(np.zeros((3, 3, 4, 2)))
+    assert not scopes.is_m_by_n(column(np.nan, 1, 1, 0))
     with pytest.raises(ValueError, match="no axis"):
-        scopes.is_nm(np.ones(4))
+        scopes.is_m_by_n(np.ones(4))
 
 
 # Promises of all --------------------------------------------------------------------------
@@ -192,7 +193,7 @@ BAD = [
     (scopes.NM, {"axis": 1.5}, "`axis` must be an integer.*1.5"),
     (scopes.NM, {"axis": {"a": None}}, "`axis` must be an integer.*None"),
     (scopes.NM, {"axis": {"(": 1}}, "`axis` must be a regex"),
-    (scopes.is_nm, {"weights": np.ones((2, 2)), "n": 3, "m": 2}, "1 <= n <= m"),
+    (scopes.is_m_by_n, {"weights": np.ones((2, 2)), "n": 3, "m": 2}, "1 <= n <= m"),
     (scopes.Block, {"size": (0, 1)}, r"`size`.*\(0, 1\)"),
     (scopes.Block, {"size": (4, 1, 1)}, "`size` must be two integers"),
     (scopes.Block, {"size": (2.0, 1)}, "`size` must be two integers"),
@@ -236,7 +237,7 @@ def train(model, callbacks, epochs=1):
 
 def check_nm(masks):
     assert [int(m.sum()) for m in masks.values()] == [144, 32, 16]
-    assert all(scopes.is_nm(m) for m in masks.values())
+    assert all(scopes.is_m_by_n(m) for m in masks.values())
 
 
 def check_block(masks):
@@ -295,7 +296,7 @@ def test_nm_of_the_default_schedule_starts_at_the_pattern_and_then_follows_the_s
     search = kl.find_ticket(network(), train, rounds=3, scope=kl.scopes.NM(2, 4), verbose=0)
     check_nm(search.ticket(1).masks)
     assert [int(m.sum()) for m in search.ticket(2).masks.values()] == [115, 26, 13]
-    assert all(kl.scopes.is_nm(m) for m in search.ticket(2).masks.values())
+    assert all(kl.scopes.is_m_by_n(m) for m in search.ticket(2).masks.values())
 
 
 def test_a_scope_that_fits_no_weight_fails_before_training():
@@ -315,4 +316,4 @@ def test_structured_pruning_deepens_carried_masks_without_a_warning():
         warnings.simplefilter("error")
         second = kl.prune(model, 0.5, scope="nm").masks
     assert mask_ops.nested(second, first)
-    assert all(scopes.is_nm(m) for m in second.values())
+    assert all(scopes.is_m_by_n(m) for m in second.values())

@@ -14,7 +14,7 @@ how many of a competing group survive. Every scope here keeps three promises:
 from collections.abc import Callable
 
 from keras_lottery.scopes.ranking import NotFiniteError, Scope, Scores, keep_best
-from keras_lottery.scopes.structured import NM, Block, Channels, is_nm
+from keras_lottery.scopes.structured import NM, Block, Channels, is_m_by_n
 from keras_lottery.scopes.unstructured import ERK, Global, Layerwise
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "NotFiniteError",
     "Scope",
     "Scores",
-    "is_nm",
+    "is_m_by_n",
     "keep_best",
     "resolve",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_lottery.masks import Masks, Path
-from keras_lottery.schedules import Keep
+from keras_lottery.schedules import Keep, KeepSparsity
 from keras_lottery.scopes.ranking import Scores, check_scores
 
 Shape = tuple[int, ...]
@@ -28,7 +28,8 @@ def keep_best_blocks(
     Args:
         scores: Dict of path to float array shaped like the weight; higher stays.
         masks: Dict of path to bool array; what is pruned stays pruned.
-        keep: `(alive, total) -> survivors`, counted in weights.
+        keep: `(alive, total) -> survivors`, counted in weights; in blocks if it is a
+            `KeepSparsity`.
         shapes: Dict of path to the block's size along each axis; blocks at the end of an
             axis are smaller.
         pooling: `"mean"` or `"max"` of the scores of a block's alive weights, in float64.
@@ -42,9 +43,13 @@ def keep_best_blocks(
     values = {p: _pool(scores[p], m, shapes[p], sizes[p], pooling) for p, m in masks.items()}
     kept: Masks = {}
     for group in [[p] for p in masks] if layerwise else [list(masks)]:
-        alive = sum(int(sizes[p].sum()) for p in group)
-        n = keep(alive, sum(masks[p].size for p in group))
-        kept |= keep_best_units({p: values[p] for p in group}, {p: sizes[p] for p in group}, n)
+        size = {p: sizes[p] for p in group}
+        total = sum(masks[p].size for p in group)
+        if isinstance(keep, KeepSparsity):  # counted in blocks
+            size = {p: np.minimum(s, 1) for p, s in size.items()}
+            total = sum(s.size for s in size.values())
+        n = keep(sum(int(s.sum()) for s in size.values()), total)
+        kept |= keep_best_units({p: values[p] for p in group}, size, n)
     return {p: m & _expand(kept[p], shapes[p], m.shape) for p, m in masks.items()}
 
 

@@ -84,7 +84,7 @@ class NM:
         return keep_best({path: score}, {path: left}, min(asked, int(np.count_nonzero(left))))[path]
 
 
-def is_nm(weights: Any, n: int = 2, m: int = 4, axis: int = -2) -> bool:
+def is_m_by_n(weights: Any, n: int = 2, m: int = 4, axis: int = -2) -> bool:
     """Whether of every `m` consecutive weights along an axis at most `n` are not zero.
 
     Args:
@@ -101,9 +101,9 @@ def is_nm(weights: Any, n: int = 2, m: int = 4, axis: int = -2) -> bool:
 
     Example:
 
-    >>> is_nm(np.array([[0.5], [0.0], [0.0], [-0.3], [0.1]]))
+    >>> is_m_by_n(np.array([[0.5], [0.0], [0.0], [-0.3], [0.1]]))
     True
-    >>> is_nm(np.ones((4, 1), bool))
+    >>> is_m_by_n(np.ones((4, 1), bool))
     False
     """
     _check_nm(n, m)
@@ -121,7 +121,10 @@ class Block:
     width; blocks at the edges are smaller. A block's alive weights make its score; those
     already pruned stay pruned and do not count. The best blocks survive, as many as hold
     a number of alive weights nearest to what the schedule asks for, the larger of two
-    equally near; at least one block of each layer that has any.
+    equally near; at least one block of each layer that has any. A tfmot schedule asks for a
+    number of blocks instead, so that matrices lose the same blocks as in tfmot (`"mean"` is
+    its `"AVG"`), where blocks divide them: at uneven edges tfmot pools blocks other than
+    those that it prunes.
 
     Args:
         size: Two integers of at least 1: rows (inputs) and columns (outputs). Default: (4, 1).
