@@ -1,7 +1,7 @@
 """What holds a pruned weight at its value inside a step, and checks of what it is given."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -42,6 +42,25 @@ def masked(mask: keras.Variable, value: Any, frozen: keras.Variable | None = Non
     else:
         other = tf.cast(tf.convert_to_tensor(frozen), value.dtype)
     return tf.raw_ops.Select(condition=tf.convert_to_tensor(mask), x=value, y=other)
+
+
+class Held(Protocol):
+    """Masks that hold pruned weights at zero: `enforcement.Enforcement`, or its like."""
+
+    @property
+    def masks(self) -> Masks: ...
+
+    def update(self, masks: Mapping[Path, Any], remask: bool = True) -> None: ...
+
+    def remask(self) -> None: ...
+
+
+class Enforcer(Protocol):
+    """What puts masks on a model: the module `enforcement`, or its like."""
+
+    def enforced_masks(self, model: Any) -> Masks | None: ...
+
+    def enforce(self, model: Any, masks: Mapping[Path, Any]) -> Held: ...
 
 
 class HoldPruned:

@@ -107,4 +107,6 @@ def _slot_masks(model: keras.Model, masks: Masks) -> dict[int, Array]:
 def steps_done(model: keras.Model) -> int:
     """Optimizer steps so far; 0 without a built optimizer."""
     optimizer = getattr(model, "optimizer", None)
-    return int(optimizer.iterations) if optimizer is not None and optimizer.built else 0
+    if optimizer is None or not optimizer.built:
+        return 0
+    return int(optimizer.iterations.numpy())

@@ -14,6 +14,7 @@ import numpy as np
 from keras_lottery import criteria, enforcement, versions, weights
 from keras_lottery import masks as mask_ops
 from keras_lottery import schedules as schedules_
+from keras_lottery.holding import Enforcer, Held
 from keras_lottery.masks import Array, Masks, Path
 from keras_lottery.rewinding import Snapshot, optimizer_state, steps_done
 from keras_lottery.rounds import Round, Start
@@ -75,7 +76,13 @@ class Search:
     (1, 0.5)
     """
 
-    def __init__(self, model: keras.Model, settings: Settings, n_rounds: int):
+    def __init__(
+        self,
+        model: keras.Model,
+        settings: Settings,
+        n_rounds: int,
+        enforcer: Enforcer = enforcement,
+    ):
         self.model = model
         self.settings = settings
         self.n_rounds = n_rounds
@@ -86,9 +93,9 @@ class Search:
         self.smaller: SmallerModel | None = None
         self._variables = weights.prunable(model, settings.filters)
         shapes = {p: tuple(v.shape) for p, v in self._variables.items()}
-        start = mask_ops.full(shapes) | (enforcement.enforced_masks(model) or {})
+        start = mask_ops.full(shapes) | (enforcer.enforced_masks(model) or {})
         in_order = [p for p in weights.all_weights(model) if p in start]
-        self._handle = enforcement.enforce(model, {p: start[p] for p in in_order})
+        self._handle: Held = enforcer.enforce(model, {p: start[p] for p in in_order})
         self.masks = {p: start[p] for p in in_order}
         self._tickets: list[Start] = []
         self._trained: dict[Path, Array] = {}

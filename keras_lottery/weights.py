@@ -37,8 +37,19 @@ def name(variables: Sequence[keras.Variable]) -> Variables:
     return named
 
 
+def check_keras_3(model: Any) -> None:
+    """Raises a `ValueError` if `model` is one of tf_keras (Keras 2)."""
+    if any(cls.__module__.partition(".")[0] == "tf_keras" for cls in type(model).__mro__):
+        raise ValueError(
+            "Expected a model of Keras 3 (`import keras`). Received: "
+            f"{getattr(model, 'name', model)!r} of tf_keras (Keras 2). For one wrapped by tfmot "
+            "there is `kl.tfmot.LotteryCallback`."
+        )
+
+
 def all_variables(model: keras.Model) -> Variables:
     """Everything training may change in a model: weights, statistics, random seeds."""
+    check_keras_3(model)
     return name(model.variables)
 
 
@@ -105,6 +116,7 @@ def prunable(model: keras.Model, filters: Filters | None = None) -> Variables:
     >>> [tuple(v.shape) for v in prunable(model).values()]
     [(3, 2)]
     """
+    check_keras_3(model)
     if not model.built:
         raise ValueError(
             f"The model {model.name!r} has no weights yet because its input shape is unknown. "
@@ -133,8 +145,22 @@ def _selector(
             _is_kernel(v)
             and not (held_by.get(id(v)) and all(_spared(layer) for layer in held_by[id(v)]))
         )
-    patterns = [filters] if isinstance(filters, str) else list(filters)
-    return lambda path, v: _is_kernel(v) and any(re.search(p, path) for p in patterns)
+    return lambda path, v: matches(path, v, filters)
+
+
+def matches(path: Path, variable: Any, patterns: str | Sequence[str] | None) -> bool:
+    """Whether a variable has rank 2 or more, is no bias, and a pattern, if any, finds its path.
+
+    Example:
+
+    >>> kernel = keras.Variable(np.zeros((2, 2)), name="kernel")
+    >>> matches("out/kernel", kernel, ["^out", "^in"]), matches("out/kernel", kernel, "in")
+    (True, False)
+    """
+    if patterns is None:
+        return _is_kernel(variable)
+    regexes = [patterns] if isinstance(patterns, str) else patterns
+    return _is_kernel(variable) and any(re.search(regex, path) for regex in regexes)
 
 
 def _is_kernel(variable: keras.Variable) -> bool:

@@ -29,7 +29,7 @@ FLAGS = [
     *("preset", "scale", "rounds", "replicates", "controls", "control_seeds", "workdir"),
     *("data_dir", "jobs", "checkpoint_seconds", "tensorboard", *SETTINGS),
 ]
-COMMANDS = ("find", "branch", "status", "report", "presets", "strong", "export")
+COMMANDS = ("find", "branch", "status", "report", "analyze", "presets", "strong", "export")
 
 
 # Without a run --------------------------------------------------------------------------

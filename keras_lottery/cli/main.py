@@ -13,6 +13,7 @@ COMMANDS = {
     "branch": "train controls of a run: other weights, other masks, other data",
     "status": "show what of a run is done, running and missing",
     "report": "write the page, figures and numbers of one run or of several",
+    "analyze": "stability, connectivity, anatomy, overlap, landscape of runs",
     "presets": "list the papers' protocols",
     "strong": "find strong tickets in random networks, no weight trained",
     "export": "write a ticket as files to deploy, and measure them",

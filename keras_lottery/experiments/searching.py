@@ -41,11 +41,13 @@ class Start:
         ticket: Masks and weights, or those with frozen values.
         state: Optimizer, step, and the variables that a ticket does not hold.
         until: Its last optimizer step.
+        order: Draws the order of the data; `None`: what the training is called does.
     """
 
     ticket: Ticket | Frozen
     state: Snapshot
     until: int
+    order: int | None = None
 
     @property
     def plain(self) -> Ticket:
@@ -200,7 +202,7 @@ class Replicate:
         needs_rewind = kind == TICKET and round == 0 and trainer.lengths.rewind > 0
         end = trainer.train(
             progress,
-            _seed(self.seed, kind, branch_seed, round),
+            _seed(self.seed, kind, branch_seed, round) if start.order is None else start.order,
             start.until,
             self._save_rewind_point if needs_rewind else None,
             self._pause(place, progress.snapshot.step),
@@ -284,13 +286,11 @@ def _read(load: Callable[[Path], T], path: Path, place: Place) -> T:
 
 
 def _results(trainer: Trainer, end: Progress) -> dict[str, Any]:
-    curve = end.curve
-    last = {**at(curve, -1), "train_accuracy": trainer.train_accuracy()}
     return {
         "seconds": round(end.seconds, 3),
-        "early_stop": at(curve, early_stop(curve)),
-        "end": last,
-        "curve": curve,
+        "early_stop": at(end.curve, early_stop(end.curve)),
+        "end": {**at(end.curve, -1), "train_accuracy": trainer.train_accuracy()},
+        "curve": end.curve,
     }
 
 

@@ -1,1 +1,1 @@
-"""Analyses of finished runs."""
+"""Analyses of finished runs: what is read, what is trained besides, what is found."""

@@ -1,6 +1,6 @@
 """The report of finished trainings: figures, tables, verdicts and one page of all."""
 
-from keras_lottery.experiments.reporting.page import check_installed, write
+from keras_lottery.experiments.reporting.page import check_installed, write, write_findings
 from keras_lottery.experiments.reporting.rows import RunData
 from keras_lottery.experiments.reporting.statistics import Point, Summary, points, summarize
 from keras_lottery.experiments.reporting.tables import numbers
@@ -17,4 +17,5 @@ __all__ = [
     "summarize",
     "verdicts",
     "write",
+    "write_findings",
 ]

@@ -1,6 +1,5 @@
 """The page of a report, with its figures and numbers beside it."""
 
-import base64
 import importlib.util
 import re
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_lottery import drawing
+from keras_lottery.experiments.analyzing.findings import Finding
 from keras_lottery.experiments.reporting import curves, figures, rows, sections, styles, tables
 from keras_lottery.experiments.reporting.rows import TICKET, RunData
 from keras_lottery.experiments.reporting.statistics import (
@@ -23,7 +23,7 @@ from keras_lottery.experiments.reporting.statistics import (
 from keras_lottery.experiments.reporting.tables import Format
 from keras_lottery.files import write_atomic
 
-PAGE = "report.html"
+PAGE, FINDINGS = "report.html", "analysis.html"
 
 
 def check_installed() -> None:
@@ -154,10 +154,8 @@ def _pictures(drawn: dict[str, Any], files: dict[str, bytes]) -> list[dict[str, 
     for name, figure in drawn.items():
         files[f"{name}.png"] = drawing.save(figure, "png")
         files[f"{name}.svg"] = drawing.save(figure, "svg")
-        content = base64.b64encode(files[f"{name}.svg"]).decode()
-        width = round(100 * figure.get_figwidth())
-        alt = figure.axes[0].get_title()
-        shown.append({"name": name, "alt": alt, "content": content, "width": str(width)})
+        width, alt = round(100 * figure.get_figwidth()), figure.axes[0].get_title()
+        shown.append(sections.picture(name, alt, files[f"{name}.svg"], width))
     return shown
 
 
@@ -168,16 +166,47 @@ def _page(
     interval: Interval,
     files: list[str],
 ) -> str:
-    import jinja2
-
-    template = resources.files(__package__).joinpath("page.html.j2").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    title = sections.title(runs[0]) if len(runs) == 1 else f"Comparison of {len(runs)} runs"
-    return environment.from_string(template).render(
-        title=title,
+    return _rendered(
+        title=sections.title(runs[0]) if len(runs) == 1 else f"Comparison of {len(runs)} runs",
         runs=shown,
         compared=compared,
         differences=rows.differences(runs),
         interval=INTERVALS[interval],
         tables=[f for f in files if f.startswith("numbers.")],
     )
+
+
+def write_findings(findings: Sequence[Finding], title: str, folder: Path) -> Path:
+    """Writes a page of analyses alone, `analysis.html`.
+
+    Args:
+        findings: What they found.
+        title: The page's.
+        folder: Where it shall be; made if missing.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ImportError: If jinja2 is missing.
+
+    Example:
+
+    >>> import tempfile
+    >>> found = Finding("overlap", "Overlap", ["Nothing alike."])
+    >>> "Nothing alike." in write_findings([found], "Two", Path(tempfile.mkdtemp())).read_text()
+    True
+    """
+    check_installed()
+    page = _rendered(title=title, runs=[], findings=sections.findings(findings))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / FINDINGS, page.encode())
+    return folder / FINDINGS
+
+
+def _rendered(**content: Any) -> str:
+    import jinja2
+
+    template = resources.files(__package__).joinpath("page.html.j2").read_text("utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(**content)

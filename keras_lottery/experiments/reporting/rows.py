@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keras_lottery.experiments.analyzing.findings import Finding
+
 Record = dict[str, Any]
 TICKET = "ticket"
 
@@ -21,11 +23,13 @@ class RunData:
             control), `replicate`, `branch_seed`, `round`, `density` in [0, 1],
             `layer_density` (path to density), `first_step`, `steps`, `seconds`,
             `early_stop`, `end` and `curve`. Numbers may be `None` or NaN.
+        findings: What analyses of the run found.
     """
 
     name: str
     config: dict[str, Any]
     records: list[Record]
+    findings: Sequence[Finding] = ()
 
     @property
     def n_test(self) -> int | None:

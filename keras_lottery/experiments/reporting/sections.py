@@ -1,7 +1,10 @@
 """The words and numbers of a run, as the page shows them."""
 
+import base64
+from collections.abc import Sequence
 from typing import Any
 
+from keras_lottery.experiments.analyzing.findings import Finding
 from keras_lottery.experiments.reporting import rows, styles
 from keras_lottery.experiments.reporting.rows import RunData
 from keras_lottery.experiments.reporting.statistics import (
@@ -46,7 +49,28 @@ def section(run: RunData) -> dict[str, Any]:
         "numbers": [_numbers(p) for p in found],
         "sizes": run.config.get("facts", {}).get("sizes", {}),
         "settings": rows.flat(run.config),
+        "findings": findings(run.findings),
     }
+
+
+def findings(found: Sequence[Finding]) -> list[dict[str, Any]]:
+    """What the template shows of analyses."""
+    return [
+        {
+            "name": one.name,
+            "title": one.title,
+            "words": one.words,
+            "tables": [vars(table) for table in one.tables],
+            "pictures": [picture(p.name, p.alt, p.files["svg"], p.width) for p in one.pictures],
+        }
+        for one in found
+    ]
+
+
+def picture(name: str, alt: str, svg: bytes, width: int) -> dict[str, str]:
+    """What the template shows of a figure; the width is in pixels."""
+    content = base64.b64encode(svg).decode()
+    return {"name": name, "alt": alt, "content": content, "width": str(width)}
 
 
 def _numbers(point: Point) -> list[Any]:
