@@ -159,7 +159,7 @@ class GradualPruning(keras.callbacks.Callback):
         self._variables: weights.Variables = {}
         self._initial: dict[Path, Array] = {}
         self._step = 0
-        self._least: int | None = None
+        self._least: tuple[int, ...] = ()
         self._told: set[str] = set()
 
     @property
@@ -227,16 +227,20 @@ class GradualPruning(keras.callbacks.Callback):
         model.train_function = build_then_step
 
     def _reach(self, keep: Keep) -> None:
-        """Prunes to what the schedule asks for, if that is less than it asked for before."""
-        total = sum(mask.size for mask in self.masks.values())
-        asked = keep(total, total)
-        if self._least is not None and asked > self._least:
+        """Prunes to what the schedule asks for, if that is less than it asked for before.
+
+        Of all weights or of those of one layer: scopes count differently.
+        """
+        sizes = [mask.size for mask in self.masks.values()]
+        total = sum(sizes)
+        asked = tuple(keep(n, n) for n in (total, *sizes))
+        if self._least and asked > self._least:
             self._tell(
                 "A schedule must not grow: what is pruned stays pruned. Received density "
-                f"{asked / total:.4g} at step {self._step} after {self._least / total:.4g}; "
+                f"{asked[0] / total:.4g} at step {self._step} after {self._least[0] / total:.4g}; "
                 "the masks stay."
             )
-        elif self._least is None or asked < self._least:
+        elif asked != self._least:
             self._least = asked
             try:
                 self._prune(keep)

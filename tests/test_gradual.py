@@ -114,6 +114,16 @@ def test_by_default_all_layers_compete_and_layerwise_each_loses_its_share():
     assert [int(m.sum()) for m in enforced_masks(other).values()] == [16, 12]
 
 
+def test_a_layer_ends_with_its_own_count_where_the_count_of_all_stays():
+    model, gradual = (
+        network(),
+        GradualPruning(lambda s: 0.55 if s < 3 else 0.546, scope="layerwise"),
+    )
+    fit(model, gradual)
+    assert [round(56 * d) for d in (0.55, 0.546)] == [31, 31]
+    assert [int(m.sum()) for m in gradual.masks.values()] == [round(32 * 0.546), 13]
+
+
 def test_nothing_is_traced_again_when_masks_change():
     traces = []
 
