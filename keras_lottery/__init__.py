@@ -19,21 +19,25 @@ if _keras.config.backend() != "tensorflow":
 from keras_lottery import controls, criteria, export, scopes, wrappers
 from keras_lottery.callback import LotteryCallback
 from keras_lottery.enforcement import enforce
+from keras_lottery.gradual import GradualPruning
 from keras_lottery.loop import find_ticket
 from keras_lottery.per_round import PerRound
 from keras_lottery.pruning import prune
 from keras_lottery.rounds import Round
 from keras_lottery.scopes import NotFiniteError
 from keras_lottery.search import Search, SearchStoppedError
+from keras_lottery.summaries import PruningSummaries
 from keras_lottery.summary import density, summary
 from keras_lottery.tickets import Ticket
 from keras_lottery.versions import __version__
 from keras_lottery.wrappers import strip
 
 __all__ = [
+    "GradualPruning",
     "LotteryCallback",
     "NotFiniteError",
     "PerRound",
+    "PruningSummaries",
     "Round",
     "Search",
     "SearchStoppedError",
@@ -41,6 +45,7 @@ __all__ = [
     "__version__",
     "analysis",
     "controls",
+    "convert",
     "criteria",
     "density",
     "enforce",
@@ -52,11 +57,13 @@ __all__ = [
     "strong",
     "summary",
     "wrappers",
+    "xnnpack",
 ]
 
 
-# Imported when they are first asked for; `tfmot` needs the extra of that name.
-_LAZY = ("analysis", "strong")
+# Imported when first asked for. `tfmot` needs the extra of that name, so that `__all__` is
+# without it: `from keras_lottery import *` works with or without.
+_LAZY = ("analysis", "convert", "strong", "tfmot", "xnnpack")
 
 
 def __getattr__(name: str) -> _Any:

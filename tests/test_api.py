@@ -8,7 +8,10 @@ import pytest
 
 import keras_lottery as kl
 
-MODULES = [kl.controls, kl.criteria, kl.export, kl.scopes, kl.strong, kl.wrappers]
+MODULES = [
+    *(kl.analysis, kl.controls, kl.convert, kl.criteria, kl.export, kl.scopes, kl.strong),
+    *(kl.tfmot, kl.wrappers, kl.xnnpack),
+]
 DOOR = [getattr(kl, name) for name in kl.__all__ if name != "__version__"]
 OBJECTS = [o for o in DOOR if not inspect.ismodule(o)] + [
     o
@@ -22,7 +25,12 @@ EXAMPLED = [
     o
     for o in DOOR
     if inspect.isfunction(o) or (inspect.isclass(o) and not issubclass(o, Exception))
-] + [getattr(kl.export, name) for name in kl.export.__all__ if name.islower()]
+] + [
+    getattr(room, name)
+    for room in (kl.analysis, kl.convert, kl.export)
+    for name in room.__all__
+    if name.islower() and callable(getattr(room, name))
+]
 README = Path(__file__).parents[1] / "README.md"
 
 
