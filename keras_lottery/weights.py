@@ -16,6 +16,7 @@ from keras_lottery.masks import Array, Path
 
 Filters = str | Sequence[str] | Callable[[Path, keras.Variable], bool]
 Variables = dict[Path, keras.Variable]
+_DIVISOR = "accumulator"
 
 # Layers whose own variables are not prunable by default, third-party ones included.
 _NOT_PRUNED = re.compile(r"(Embedding|Normalization|Norm)$")
@@ -171,8 +172,9 @@ def slots(optimizer: keras.Optimizer, variables: Variables) -> dict[Path, Variab
     """The optimizer's variables that mirror each variable in shape, by path and name.
 
     Keras calls them `<variable path with _>_<slot>`; the longest matching path wins, and
-    variables of one path take slots of one name in their order. Pass all variables that the
-    optimizer may know, or one could be given the slots of another.
+    variables of one path take slots of one name in their order. Accumulators of squared
+    gradients are left out: Ftrl divides by theirs, which begin above zero. Pass all variables
+    that the optimizer may know, or one could be given the slots of another.
     """
     prefixes = {p: v.path.replace("/", "_") + "_" for p, v in variables.items()}
     found: dict[Path, Variables] = {p: {} for p in variables}
@@ -182,7 +184,8 @@ def slots(optimizer: keras.Optimizer, variables: Variables) -> dict[Path, Variab
         for path in fits:
             kind = slot.name[len(prefixes[path]) :]
             if len(prefixes[path]) == longest and kind not in found[path]:
-                found[path][kind] = slot
+                if kind != _DIVISOR:
+                    found[path][kind] = slot
                 break
     return found
 

@@ -289,3 +289,17 @@ def test_summary_prints_a_row_for_each_weight(capsys):
     kl.summary(model)
     printed = capsys.readouterr().out
     assert path in printed and "50.00%" in printed
+
+
+@pytest.mark.parametrize("name", ["Ftrl", "Adagrad"])
+def test_optimizers_that_divide_by_their_accumulator_train_under_masks(name):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile(getattr(keras.optimizers, name)(0.1), "mse")
+    path, mask = model.layers[0].kernel.path, np.arange(12).reshape(4, 3) % 2 == 0
+    kl.enforce(model, {path: mask})
+    before = model.layers[0].kernel.numpy()
+    model.fit(np.ones((8, 4), "float32"), np.ones((8, 3), "float32"), epochs=3, verbose=0)
+    after = model.layers[0].kernel.numpy()
+    assert np.isfinite(after).all() and not after[~mask].any()
+    assert (after != before)[mask].all()
