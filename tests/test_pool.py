@@ -212,7 +212,11 @@ def children(pid=None):
 def test_control_c_ends_the_workers_and_writes_the_report(tmp_path):
     flags = ["--subset=120", "--steps=12it", "--eval_every=4it", "--batch_size=20"]
     flags += ["--rounds=200", "--replicates=2", "--jobs=2", f"--workdir={tmp_path / 'run'}"]
-    command = [sys.executable, "-c", "import keras_lottery_command as c; c.run()", "find", *flags]
+    heeds = (
+        "import signal as s; s.signal(s.SIGINT, s.default_int_handler)"  # a shell's & ignores it
+    )
+    code = f"{heeds}; import keras_lottery_command as c; c.run()"
+    command = [sys.executable, "-c", code, "find", *flags]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
