@@ -109,9 +109,9 @@ class Ticket:
                 "`keras.Input`, before a ticket is applied."
             )
         target = weights.all_weights(model)
-        match = _match(self.weights, target)
-        weights.write(target, {match[p]: value for p, value in self.weights.items()})
-        return enforcement.enforce(model, {match[p]: mask for p, mask in self.masks.items()})
+        new = match(self.weights, target)
+        weights.write(target, {new[p]: value for p, value in self.weights.items()})
+        return enforcement.enforce(model, {new[p]: mask for p, mask in self.masks.items()})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the ticket to a safetensors file, atomically.
@@ -238,8 +238,21 @@ def _cut(
         start = end
 
 
-def _match(source: Mapping[Path, Array], target: weights.Variables) -> dict[Path, Path]:
-    """Ticket path to model path: by name, else by order and shape."""
+def match(source: Mapping[Path, Array], target: weights.Variables) -> dict[Path, Path]:
+    """Ticket path to model path: by name, else (fresh models get new names) in order.
+
+    Args:
+        source: A ticket's weights.
+        target: A model's weights and statistics.
+
+    Raises:
+        ValueError: If the shapes differ; names the first mismatch.
+
+    Example:
+
+    >>> match({"dense/bias": np.zeros(2)}, {"dense_1/bias": keras.Variable(np.zeros(2))})
+    {'dense/bias': 'dense_1/bias'}
+    """
     same = [p for p in source if p in target and source[p].shape == tuple(target[p].shape)]
     if len(same) == len(source) == len(target):
         return {p: p for p in source}

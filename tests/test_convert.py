@@ -1,5 +1,8 @@
 """States in the layouts that open_lth and torch.nn.utils.prune write, made with NumPy."""
 
+import pathlib
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +15,13 @@ import keras_lottery as kl
 from keras_lottery import convert
 
 RNG = np.random.default_rng(0)
+
+
+def blocks():
+    """The page's code that needs no torch, in its order."""
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "convert.md").read_text()
+    found = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    return [block for block in found if "torch." not in block]
 
 
 def draw(*shape):
@@ -285,3 +295,38 @@ def test_a_pruned_bias_has_a_mask_too():
     assert list(convert.to_torch_prune(ticket, model)) == [
         *("0.weight_orig", "0.weight_mask", "0.bias_orig", "0.bias_mask"),
     ]
+
+
+def test_the_page_s_code_runs_as_it_stands(tmp_path, monkeypatch):
+    sizes = {"fc_layers.0": (300, 784), "fc_layers.1": (100, 300), "fc": (10, 100)}
+    state = {f"{n}.{part}": draw(*s) for n, size in sizes.items()
+             for part, s in (("weight", size), ("bias", size[:1]))}  # fmt: skip
+    masks = {f"{n}.weight": RNG.integers(0, 2, size) for n, size in sizes.items()}
+    torch_state = {k: v for n, s in sizes.items() for k, v in pruned(n, draw(*s)).items()}
+    monkeypatch.chdir(tmp_path)
+    for name, arrays in (("model", state), ("mask", masks), ("pruned", torch_state)):
+        np.savez(f"{name}.npz", **arrays)
+    from_open_lth, from_prune, back, _ = blocks()
+    space = {"keras": keras, "kl": kl}
+    exec(from_open_lth, space)
+    kernel = space["model"].layers[1].kernel.numpy()
+    first = state["fc_layers.0.weight"] * masks["fc_layers.0.weight"]
+    np.testing.assert_array_equal(kernel, first.T)
+    exec(from_prune + back, space)
+    assert list(space["state"]) == list(torch_state)
+    np.testing.assert_array_equal(space["state"]["fc.weight_mask"], torch_state["fc.weight_mask"])
+
+
+def test_a_safetensors_file_of_two_dtypes_swaps_no_layers(tmp_path):
+    # The file has the float32 module before the float16 one, whatever their names.
+    state = {f"{n}.{part}": np.full(s, i, d) for i, (n, d) in enumerate((("0", "f2"), ("1", "f4")))
+             for part, s in (("weight", (2, 2)), ("bias", 2))}  # fmt: skip
+    save_file(state, tmp_path / "state.safetensors")
+    model = sequential((2,), L.Dense(2), L.Dense(2))
+    ticket = convert.from_torch_prune(model, tmp_path / "state.safetensors")
+    assert ticket.metadata["torch_modules"] == ["0", "1"]
+    assert ticket.weights[model.layers[1].bias.path].tolist() == [1, 1]
+    named = {name.replace("0", "a").replace("1", "b"): v for name, v in state.items()}
+    save_file(named, tmp_path / "named.safetensors")
+    with pytest.raises(ValueError, match="'a' and 'b' have the same shapes"):
+        convert.from_torch_prune(model, tmp_path / "named.safetensors")

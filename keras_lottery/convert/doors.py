@@ -11,7 +11,7 @@ from keras_lottery.convert import flattening, layouts, matching, states
 from keras_lottery.convert.layouts import Layout
 from keras_lottery.convert.states import Module, State
 from keras_lottery.masks import Array, Masks, Path
-from keras_lottery.tickets import Ticket
+from keras_lottery.tickets import Ticket, match
 
 Names = Mapping[str, str]
 Flattened = Mapping[str, tuple[int, ...]]
@@ -248,15 +248,7 @@ def _ticket(source: str, model: keras.Model, pairs: matching.Pairs, masks: Masks
 
 def _under(ticket: Ticket, model: keras.Model) -> Ticket:
     """The ticket under the model's paths; fresh models give the same layers new names."""
-    target = {p: tuple(v.shape) for p, v in weights.all_weights(model).items()}
-    source = {p: v.shape for p, v in ticket.weights.items()}
-    if source == target:
-        return ticket
-    if list(source.values()) != list(target.values()):
-        raise ValueError(
-            f"The ticket belongs to another architecture: it has {source}, the model {target}."
-        )
-    new = dict(zip(source, target, strict=True))
+    new = match(ticket.weights, weights.all_weights(model))
     masks = {new[p]: mask for p, mask in ticket.masks.items()}
     values = {new[p]: value for p, value in ticket.weights.items()}
     return Ticket(masks, values, ticket.metadata)

@@ -44,7 +44,7 @@ class Module:
 
 
 def read(state: State) -> dict[str, Array]:
-    """The arrays of a state dict, by name, in its order.
+    """The arrays of a state dict, by name, in its order; of a `.safetensors` file sorted.
 
     Args:
         state: Dict of name to array, or the path of a `.npz` or `.safetensors` file.
@@ -70,7 +70,8 @@ def read(state: State) -> dict[str, Array]:
         )
     try:
         if path.suffix == ".safetensors":
-            return dict(load_file(path))
+            # The file sorts by dtype before name: by name alone it is seen to be sorted.
+            return dict(sorted(load_file(path).items()))
         with np.load(path, allow_pickle=False) as file:
             return dict(file.items())
     except (ValueError, OSError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
