@@ -10,6 +10,7 @@ network is called stable (Frankle et al., 1912.05671).
 """
 
 import functools
+import math
 
 import keras
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn.datasets import load_digits
 import keras_lottery as kl
 from keras_lottery.analysis import plots
 from keras_lottery.experiments.batches import batches
+from keras_lottery.experiments.work import device
 
 _DATASET = flags.DEFINE_string("dataset", None, "An .npz of 28x28 images; default: digits.")
 _STEPS = flags.DEFINE_list("steps", ["0", "10", "30", "100", "300"], "The steps k.")
@@ -36,7 +38,7 @@ BATCH = 128
 
 @functools.cache
 def load():
-    """Standardized images and labels, for training and test."""
+    """Standardized images and labels, for training (tensors, made once) and test."""
     if _DATASET.value is None or _TINY.value:
         x, y = load_digits(return_X_y=True)
         x = x.reshape(-1, 8, 8, 1).astype("float32")
@@ -47,7 +49,8 @@ def load():
     x, y, x_test, y_test = parts
     mean, std = x.mean(), x.std()
     x, x_test = (((a.reshape(*a.shape[:3], 1) - mean) / std) for a in (x, x_test))
-    return (x.astype("float32"), y.astype("int32")), (x_test.astype("float32"), y_test)
+    train = keras.ops.convert_to_tensor(x, "float32"), keras.ops.convert_to_tensor(y, "int32")
+    return train, (x_test.astype("float32"), y_test)
 
 
 def conv(x, filters, size=3, strides=1, relu=True):
@@ -101,11 +104,12 @@ def _one_shot(replicate):
 def main(argv):
     tiny = _TINY.value
     (x, y), test = load()
+    x, y = (keras.ops.convert_to_numpy(a[:10000]) for a in (x, y))
     found = kl.analysis.stability(
         build,
         train,
         masks=one_shot if _DENSITY.value else None,
-        data={"train": (x[:10000], y[:10000]), "test": test},
+        data={"train": (x, y), "test": test},
         steps=[0, 4] if tiny else [int(k) for k in _STEPS.value],
         replicates=1 if tiny else _REPLICATES.value,
         points=3 if tiny else _POINTS.value,
@@ -114,18 +118,22 @@ def main(argv):
     print(f"\n{'kind':12} {'k':>5}  barrier, test    barrier, train   error of the ends, test")
     for row in found.rows():
         if row["what"] == "order":
-            heights = "  ".join(
-                f"{row[f'barrier_{part}_mean']:6.2%} ± {row[f'barrier_{part}_std']:6.2%}"
-                for part in ("test", "train")
-            )
+            heights = "  ".join(spread(row, f"barrier_{part}") for part in ("test", "train"))
             print(f"{row['kind']:12} {row['step']:5}  {heights}  {row['end_test_mean']:6.2%}")
     if _FIGURE.value:
         save(found)
     import tensorflow as tf
 
     n = 1 if tiny else _REPLICATES.value
-    print(f"\nTensorFlow {tf.__version__}, Keras {keras.__version__}, CPU, {n} replicates of two")
-    print(f"data orders, {length()} steps; train: 10,000 of the images trained on")
+    print(
+        f"\nTensorFlow {tf.__version__}, Keras {keras.__version__}, {device()}, {n} replicates of"
+    )
+    print(f"two data orders, {length()} steps; train: {len(x):,} of the images trained on")
+
+
+def spread(row, name):
+    mean, std = (row[f"{name}_{of}"] for of in ("mean", "std"))
+    return f"{mean:6.2%} " + (8 * " " if math.isnan(std) else f"± {std:6.2%}")
 
 
 def save(found):

@@ -22,6 +22,7 @@ from keras_lottery.experiments.analyzing.stability import stability
 from keras_lottery.experiments.config import Config
 from keras_lottery.experiments.live import Live
 from keras_lottery.experiments.plan import Plan
+from keras_lottery.experiments.work import device
 
 _DATASET = flags.DEFINE_string("dataset", "digits", "An .npz like MNIST; default: the digits.")
 _SCALE = flags.DEFINE_float("scale", 0.1, "Length of a training: 1 is the paper's.")
@@ -50,7 +51,7 @@ def main(argv):
         rows = stability(runs, live, rounds=rounds).numbers["rows"]
         lines = connectivity(runs, live, rounds=rounds, points=3 if tiny else 30).numbers["rows"]
     facts = Run(folder).config["facts"]
-    print(f"\n{facts['total_steps']:,} steps a training, {plan.replicates} replicates, CPU")
+    print(f"\n{facts['total_steps']:,} steps a training, {plan.replicates} replicates, {device()}")
     print_stability(rows)
     print_barriers(lines)
 
@@ -72,9 +73,9 @@ def print_stability(rows):
 
 
 def spread(row, name, scale=1):
-    values = (row[f"{name}_{of}"] for of in ("mean", "std"))
-    mean, std = (math.nan if v is None else scale * v for v in values)
-    return f"{mean:7.2f} ± {std:5.2f}"
+    mean, std = (row[f"{name}_{of}"] for of in ("mean", "std"))
+    known = std is not None and not math.isnan(std)
+    return f"{scale * mean:7.2f} " + (f"± {scale * std:5.2f}" if known else 7 * " ")
 
 
 def print_barriers(rows):

@@ -200,7 +200,10 @@ def test_at_most_three_copies_of_the_weights_are_held():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"points": 1}, "2 or more.*Received: 1"),
+        ({"points": 1}, "at least 2.*Received: 1"),
+        ({"points": 2.5}, "`points` must be an integer. Received: 2.5"),
+        ({"points": "30"}, "`points` must be an integer. Received: '30'"),
+        ({"points": None}, "`points` must be an integer. Received: None"),
         ({"weights_b": [np.zeros((2, 1))]}, "`weights_b` belong to another architecture"),
         ({"weights_a": [np.array([[np.nan]])]}, "finite `weights_a`.*kernel"),
         ({"weights_a": zoo.sequential}, "`weights_a` belong to another architecture"),

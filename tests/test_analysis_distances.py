@@ -81,8 +81,41 @@ def test_tickets_are_compared_by_their_weights():
     for value in (1.0, 3.0):
         model.set_weights([np.full((2, 1), value)])
         tickets.append(kl.Ticket.of(model, alive))
-    assert distance(*tickets) == 2.0  # the pruned ones are 0 in both
+    assert distance(*tickets) == 2.0
     assert distance(tickets[0], {path: np.zeros((2, 1))}, alive) == 1.0
+
+
+def test_of_a_ticket_only_the_survivors_count():
+    alive = mask(1, 0)
+    a = kl.Ticket(alive, {**net(1, 0), "variance": np.array([100.0])})
+    b = kl.Ticket(alive, {**net(4, 0), "variance": np.array([200.0])})
+    assert distance(a, b) == 3.0
+    assert distance(net(4, 9), a) == distance(a, net(4, 9)) == 3.0
+    assert distance(net(1, 5), net(4, 9), a) == 3.0
+    assert angle(a, kl.Ticket(mask(1, 1), net(4, 9))) == 0.0
+
+
+@pytest.mark.parametrize("bits", [np.array([1, 1, 0]), np.array([0.5, 0.0, 2.0])])
+@pytest.mark.parametrize("measure", [distance, angle])
+def test_masks_that_are_no_bools_are_refused(measure, bits):
+    with pytest.raises(ValueError, match=f"bool arrays.*'w': {bits.dtype}"):
+        measure(net(3, 4, 7), net(0, 0, 0), {"w": bits})
+
+
+@pytest.mark.parametrize("given", [keras.Sequential(), [np.ones(1)]])
+def test_what_are_no_weights_by_path_is_told(given):
+    for pair in ((given, net(1)), (net(1), given)):
+        with pytest.raises(TypeError, match=r"kl\.analysis\.as_values\(model, given\)"):
+            distance(*pair)
+
+
+@pytest.mark.parametrize(
+    "other", [{"v": np.ones(1)}, kl.Ticket({"v": np.ones(1, bool)}, {"v": np.ones(1)})]
+)
+def test_other_names_have_a_way_out(other):
+    for pair in ((net(1), other), (other, net(1))):
+        with pytest.raises(ValueError, match=r"kl\.analysis\.as_values\(model, given\)"):
+            distance(*pair)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,13 @@ def test_the_mask_distance_is_the_fraction_of_differing_bits():
     assert mask_distance(a, {p: ~m for p, m in a.items()}) == 1.0
 
 
-@pytest.mark.parametrize("other", [{"v": bits(1, 0)}, {"w": bits(1)}, {}])
+@pytest.mark.parametrize("other", [np.array([1, 0]), np.array([0.3, 0.0])])
+def test_masks_that_are_no_bools_are_refused(other):
+    with pytest.raises(ValueError, match=f"`b` must be bool arrays.*'w': {other.dtype}"):
+        mask_distance({"w": bits(1, 0)}, {"w": other})
+
+
+@pytest.mark.parametrize("other", [{"v": bits(1, 0)}, {"w": bits(1)}])
 def test_masks_of_other_paths_or_shapes_are_told(other):
     with pytest.raises(ValueError, match=r"same paths and shapes.*'w'"):
         mask_distance({"w": bits(1, 0)}, other)
@@ -237,6 +243,7 @@ def test_the_papers_channels_are_chosen_by_the_scales_of_batch_normalization():
     [
         ({"density": 0}, r"`density` must lie in \(0, 1\]. Received: 0"),
         ({"density": 1.5}, "Received: 1.5"),
+        ({"density": "a"}, "`density` must lie.*Received: 'a'"),
         ({"threshold": 0.0}, "`threshold` must lie"),
         ({"memory": 1}, "`memory` must be at least 2"),
         ({"criterion": "nonsense"}, "criterion.*nonsense"),

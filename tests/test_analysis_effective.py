@@ -343,5 +343,9 @@ def test_masks_that_do_not_fit_are_refused():
     model = keras.Sequential([keras.Input((2,)), L.Dense(1)], name="m")
     with pytest.raises(ValueError, match=r"'m' has no weight 'nowhere/kernel'"):
         effective_masks(model, {"nowhere/kernel": bools([1])})
-    with pytest.raises(ValueError, match=r"shape \(2, 1\) for 'm/dense/kernel'.*: \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(2, 1\) for 'm/dense/kernel'.*shape \(1, 2\)"):
         effective_masks(model, {"m/dense/kernel": bools([[1, 1]])})
+    with pytest.raises(ValueError, match=r"bool arrays.*'m/dense/kernel': float64"):
+        effective_masks(model, {"m/dense/kernel": np.array([[0.5], [0.0]])})
+    with pytest.raises(TypeError, match=r"Keras model. Received: str"):
+        effective_masks("m")

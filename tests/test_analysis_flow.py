@@ -124,9 +124,39 @@ def test_models_whose_activations_cannot_be_read_are_told(build, message):
         information_flow(build(), np.zeros((2, 8, 8, 1)))
 
 
-def test_one_example_is_too_few():
-    with pytest.raises(ValueError, match=r"at least two examples\. Received: 1"):
-        information_flow(linear([[1.0]], [[1.0]]), np.ones((1, 1)))
+@pytest.mark.parametrize("n", [0, 1])
+def test_one_example_is_too_few(n):
+    with pytest.raises(ValueError, match=rf"at least two examples\. Received: {n}"):
+        information_flow(linear([[1.0]], [[1.0]]), np.ones((n, 1)))
+
+
+def test_no_example_is_too_few_for_a_gradient():
+    model = linear([[1.0]])
+    model.compile(loss="mse")
+    with pytest.raises(ValueError, match=r"at least one example\. Received: 0"):
+        gradient_flow(model, np.ones((0, 1)), np.ones((0, 1)))
+
+
+def test_examples_that_are_not_finite_are_refused():
+    x, bad = np.array([[1.0], [2.0]]), np.array([[1.0], [np.nan]])
+    with pytest.raises(ValueError, match="NaN or an Inf in its x"):
+        information_flow(linear([[1.0]], [[1.0]]), bad)
+    model = linear([[1.0]])
+    model.compile(loss="mse")
+    for place, data in (("x", (bad, x)), ("y", (x, bad))):
+        with pytest.raises(ValueError, match=f"NaN or an Inf in its {place}"):
+            gradient_flow(model, *data)
+
+
+def test_a_model_that_is_not_built_or_none_and_a_wrong_batch_size_are_told():
+    x = np.array([[1.0], [2.0]])
+    for flow in (information_flow, lambda model, x: gradient_flow(model, x, x)):
+        with pytest.raises(ValueError, match="is not built"):
+            flow(keras.Sequential([L.Dense(2), L.Dense(1)]), x)
+        with pytest.raises(TypeError, match=r"must be a Keras model\. Received: 'x'"):
+            flow("x", x)
+    with pytest.raises(ValueError, match="`batch_size` must be an integer"):
+        information_flow(linear([[1.0]], [[1.0]]), x, batch_size="2")
 
 
 def test_gradient_flow_is_the_norm_of_the_loss_gradient_by_path():

@@ -72,6 +72,31 @@ def test_filters_of_a_convolution_are_its_output_channels():
     assert not any("normalization" in p or "bias" in p for p in found) and len(found) == 4
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "name", "units"),
+    [
+        (lambda: L.DepthwiseConv2D(2, depth_multiplier=2), (4, 4, 3), "kernel", (-2, -1)),
+        (lambda: L.SeparableConv1D(3, 2), (5, 3), "depthwise_kernel", (-2, -1)),
+        (lambda: L.SeparableConv1D(3, 2), (5, 3), "pointwise_kernel", (-1,)),
+        (lambda: L.Conv2DTranspose(2, 3), (4, 4, 3), "kernel", (-2,)),
+        (lambda: L.EinsumDense("abd,dhk->abhk", (None, 2, 3)), (5, 4), "kernel", (1, 2)),
+        (lambda: L.EinsumDense("abd,hd->abh", (None, 3)), (5, 4), "kernel", (0,)),
+    ],
+    ids=["depthwise", "separable", "pointwise", "transposed", "heads", "turned"],
+)
+def test_a_filter_is_what_leads_to_one_unit_of_the_layer(layer, shape, name, units):
+    model = keras.Sequential([keras.Input(shape), layer()])
+    values = weights.read(weights.all_weights(model))
+    path = next(p for p in values if p.endswith("/" + name))
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=values[path].shape) * 10.0 ** rng.uniform(-3, 3, values[path].shape)
+    moved = direction(model, values | {path: weight}, {})[path]
+    kept = {u % weight.ndim for u in units}
+    others = tuple(set(range(weight.ndim)) - kept)
+    norms = [np.sqrt(np.sum(np.square(v, dtype=float), others)) for v in (moved, weight)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
 def test_the_loss_of_a_parabola_is_a_parabola():
     """One alive weight, loss w^2 / 2: its direction is w or -w, so the loss at step t is
     (1 + t)^2 w^2 / 2 or its mirror image."""
@@ -146,7 +171,14 @@ def test_weights_of_every_float_type_move(dtype):
         ({"dimensions": 3}, "1 or 2. Received: 3"),
         ({"reach": 0}, "above 0. Received: 0"),
         ({"reach": float("nan")}, "above 0"),
-        ({"points": 1}, "2 or more on each axis. Received: 1"),
+        ({"reach": "a"}, "above 0. Received: 'a'"),
+        ({"reach": True}, "above 0. Received: True"),
+        ({"points": 1}, "`points` must be at least 2. Received: 1"),
+        ({"points": "3"}, "`points` must be an integer. Received: '3'"),
+        ({"dimensions": "1"}, "`dimensions` must be an integer. Received: '1'"),
+        ({"dimensions": 0}, "`dimensions` must be at least 1. Received: 0"),
+        ({"seed": 1.5}, "`seed` must be an integer. Received: 1.5"),
+        ({"seed": -1}, "`seed` must be at least 0. Received: -1"),
         ({"normalization": "unit"}, "'filter', 'layer', 'none'"),
         ({"weights": [np.zeros(3)]}, "another architecture"),
         ({"weights": [np.array([[np.inf], [0]]), np.zeros(1)]}, "NaN or an Inf"),

@@ -277,9 +277,8 @@ def test_densities_are_drawn_in_percent_and_unknown_ones_left_out():
 
 def test_movement_has_a_panel_for_each_measure():
     panels = FIGURES["movement"]().axes
-    found = [[lines(a)[f"round 3, {w}"][0][0] for w in ("alive", "pruned")] for a in panels]
-    assert found[:2] == [[0.5, 0.25], [90, 40]]
-    assert found[2][0] == 12.5 and math.isnan(found[2][1])
+    found = [[x[0] for x, _ in lines(a).values()] for a in panels]
+    assert found == [[0.5, 0.25], [90, 40], [12.5]]  # how often pruned ones flip is not known
 
 
 def test_singular_values_are_drawn_over_their_bound():

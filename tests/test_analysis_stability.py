@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_lottery as kl
 from keras_lottery import enforcement
 from keras_lottery import masks as mask_ops
 from keras_lottery.analysis.barrier import Barrier
@@ -261,6 +262,7 @@ def test_barriers_need_a_model_and_its_evaluation():
         ({"data": (X[:0], Y[:0])}, "empty"),
         ({"data": (X, np.zeros((16, 4, 4)))}, "labels"),
         ({"metric": "nonsense", "data": (X, Y)}, "nonsense"),
+        ({"batchnorm": "nonsense"}, "`batchnorm` must be one of.*'nonsense'"),
         ({"build": lambda seed: keras.Sequential([keras.Input((3,))])}, "compiled Keras model"),
         ({"build": lambda seed: None}, "compiled Keras model.*Received: NoneType"),
     ],
@@ -270,6 +272,28 @@ def test_mistakes_are_told_before_the_first_training(options, message):
     with pytest.raises(ValueError, match=message):
         stability(**{"build": build, "train": train, "verbose": 0} | options)
     assert not train.calls
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "`steps` must be a list of integers.*Received: 0"),
+        ({"masks": [np.ones(1, bool)]}, "`masks` must be a dict.*Received: list"),
+    ],
+)
+def test_other_types_are_told_before_the_first_training(options, message):
+    train = Train()
+    with pytest.raises(TypeError, match=message):
+        stability(**{"build": build, "train": train, "verbose": 0} | options)
+    assert not train.calls
+
+
+def test_the_masks_may_be_those_of_a_pruned_model():
+    train = Train(end=1)
+    handle = kl.prune(build(0), 0.5)
+    found = stability(build, train, handle, replicates=1, verbose=0)
+    assert [m.sum() for m in train.calls[2][3].values()] == [m.sum() for m in handle.masks.values()]
+    assert found.rows()[1]["density"] == 0.5
 
 
 def test_a_model_with_masks_is_told():

@@ -1,5 +1,6 @@
 """Analyses of a run: copies trained once, what is found, and what is written of it."""
 
+import dataclasses
 import math
 import shutil
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 
 from keras_lottery import Ticket
+from keras_lottery.analysis.anatomy import Anatomy, LayerAnatomy
 from keras_lottery.analysis.comparing import Case
 from keras_lottery.analysis.distances import distance
 from keras_lottery.experiments import runner, setup
 from keras_lottery.experiments.analyzing import findings
-from keras_lottery.experiments.analyzing.anatomy import anatomy
+from keras_lottery.experiments.analyzing.anatomy import _flops, anatomy
 from keras_lottery.experiments.analyzing.comparing import compared, wanted
 from keras_lottery.experiments.analyzing.connectivity import connectivity
 from keras_lottery.experiments.analyzing.copies import Copies, kinds
@@ -263,6 +265,13 @@ def test_anatomy_has_the_counts_and_early_stops_of_the_records(original):
     assert found.tables[0].rows[2][-1] == f"{speed:.2f}x"
 
 
+def test_operations_that_are_not_known_are_a_dash():
+    layer = LayerAnatomy("w", (2, 1), 1, 2, 0.5, None, [], [], 0, 1, None, None, None)
+    assert _flops(Anatomy([layer], unknown=["w"])) == findings.DASH
+    known = dataclasses.replace(layer, macs=4, macs_alive=2)
+    assert _flops(Anatomy([layer, known], unknown=["w"])) == "4 without w"
+
+
 def test_overlap_takes_runs_controls_files_and_folders(original, tmp_path):
     found = overlap([original], QUIET, rounds=[2], controls=["random_mask"])
     names = found.numbers["names"]
@@ -272,8 +281,9 @@ def test_overlap_takes_runs_controls_files_and_folders(original, tmp_path):
     both = sum(int((m & tickets[1].masks[p]).sum()) for p, m in tickets[0].masks.items())
     either = sum(int((m | tickets[1].masks[p]).sum()) for p, m in tickets[0].masks.items())
     assert found.numbers["jaccard"][0][1] == pytest.approx(both / either)
-    (tmp_path / "sub").mkdir()
-    for name, ticket in zip(("a", "sub/b"), tickets, strict=True):
+    a_copy = f"sub/{findings.FOLDER}/copies/c"  # of a run below the folder
+    (tmp_path / a_copy).parent.mkdir(parents=True)
+    for name, ticket in zip(("a", "sub/b", a_copy), [*tickets, tickets[0]], strict=True):
         ticket.save(tmp_path / f"{name}.safetensors")
     (tmp_path / "notes.safetensors").write_bytes(b"no ticket")
     from_folder = overlap([tmp_path], QUIET)
@@ -282,6 +292,8 @@ def test_overlap_takes_runs_controls_files_and_folders(original, tmp_path):
     one = tmp_path / "a.safetensors"
     mixed = overlap([original, one], QUIET, rounds=[2], replicates=1)
     assert mixed.numbers["jaccard"][0][1] == 1.0
+    files = overlap([one, tmp_path / "sub" / "b.safetensors"], QUIET)
+    assert files.numbers["names"] == ["a", "sub/b"]
     with pytest.raises(ValueError, match=r"need 2 to .* Received: 1"):
         overlap([one], QUIET)
     with pytest.raises(ValueError, match="keras-lottery branch"):
@@ -295,6 +307,15 @@ def test_the_middle_of_a_landscape_is_the_trained_round(original):
     assert values["test"][1][1] == pytest.approx(end["test_loss"], rel=1e-5)
     assert np.shape(values["train"]) == (3, 3)
     assert min(np.ravel(values["train"])) == pytest.approx(values["train"][1][1])
+
+
+def test_landscapes_of_one_and_two_directions_stay_side_by_side(original, tmp_path):
+    for dimensions in (1, 2):
+        found = landscape([Run(original)], QUIET, rounds=[1], points=2, dimensions=dimensions)
+        assert {row[2] for row in found.tables[0].rows} == {findings.DASH}
+        found.write(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {f"landscape{n}.{kind}" for n in ("", "2d") for kind in ("json", "png", "svg")}
 
 
 @pytest.mark.parametrize(

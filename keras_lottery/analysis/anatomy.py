@@ -1,6 +1,5 @@
 """What a ticket looks like inside: layer by layer, what is alive and what for."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +10,10 @@ from numpy.typing import NDArray
 from keras_lottery import weights
 from keras_lottery.analysis.connectivity import connections
 from keras_lottery.analysis.counting import Uses, uses
-from keras_lottery.analysis.effective import effective_masks, masks_of
+from keras_lottery.analysis.effective import effective_masks, fitted
 from keras_lottery.analysis.ramanujan import Ramanujan, ramanujan
 from keras_lottery.compaction.tracing import is_graph
+from keras_lottery.enforcement import Enforcement
 from keras_lottery.masks import Masks, Path
 from keras_lottery.tickets import Ticket
 
@@ -104,34 +104,39 @@ class Anatomy:
         return self.other_parameters + sum(x.alive for x in self.layers)
 
     @property
-    def flops(self) -> int:
+    def flops(self) -> int | None:
         """Operations of one example, a multiply and an add for each weight and place it is used.
 
         Biases, activations, normalizations and products of two activations (the scores of an
-        attention) are not counted; nor are the weights in `unknown`.
+        attention) are not counted; nor are the weights in `unknown`. `None` if no masked
+        weight's are known, as in a subclassed model.
         """
-        return 2 * (self.other_macs + sum(x.macs or 0 for x in self.layers))
+        return self._operations([x.macs for x in self.layers])
 
     @property
-    def flops_alive(self) -> int:
+    def flops_alive(self) -> int | None:
         """The same on the alive weights only."""
-        return 2 * (self.other_macs + sum(x.macs_alive or 0 for x in self.layers))
+        return self._operations([x.macs_alive for x in self.layers])
+
+    def _operations(self, macs: list[int | None]) -> int | None:
+        known = [n for n in macs if n is not None]
+        return None if macs and not known else 2 * (self.other_macs + sum(known))
 
 
 def anatomy(
     model: keras.Model,
-    masks: Mapping[Path, Any] | Ticket | None = None,
+    masks: Masks | Ticket | Enforcement | None = None,
     with_ramanujan: bool = True,
 ) -> Anatomy:
     """Takes a sparse model apart: density, paths, connections and cost, layer by layer.
 
-    Of a subclassed model, whose graph cannot be seen, `effective` and `macs` are `None`; all
-    else is there.
+    Of a subclassed model, whose graph cannot be seen, `effective`, `macs` and `flops` are
+    `None`; all else is there.
 
     Args:
         model: Any built Keras model; not changed.
-        masks: Dict of path to bool array, True = alive; or a ticket. Default: the enforced
-            masks, else where the prunable weights are not 0.
+        masks: Dict of path to bool array, True = alive; or a ticket, or what `kl.prune`
+            returns. Default: the enforced masks, else where the prunable weights are not 0.
         with_ramanujan: Whether to compute the Ramanujan property: a singular value
             decomposition of every layer, which takes long for thousands of units.
 
@@ -139,7 +144,8 @@ def anatomy(
         An `Anatomy`; its arrays are NumPy.
 
     Raises:
-        ValueError: If the model is not built, or the masks do not fit it.
+        ValueError: If the model is not built, or the masks do not fit it or are not of bools.
+        TypeError: If the model is no Keras model.
 
     Source: `effective_masks` and `ramanujan` name theirs.
 
@@ -153,7 +159,7 @@ def anatomy(
     >>> found.layers[0].incoming.tolist(), found.layers[0].dead_units
     ([2, 1, 0], 1)
     """
-    masks = masks_of(model, masks)
+    masks = fitted(model, masks)
     effective = effective_masks(model, masks) if is_graph(model) else None
     variables, held_by, times = weights.all_variables(model), weights.owners(model), uses(model)
     layers = []

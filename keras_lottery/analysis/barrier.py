@@ -20,6 +20,7 @@ from keras_lottery.analysis.points import (
 from keras_lottery.analysis.recorders import Metric
 from keras_lottery.analysis.values import Values, Weights, as_values
 from keras_lottery.masks import Array, Path
+from keras_lottery.settings import check_integer
 
 STABLE = 0.02
 
@@ -84,8 +85,8 @@ def error_barrier(
 
     All float weights and statistics are interpolated, in float32 at least; whole numbers,
     bools and random seeds are those of the first network and of the model. The model, its
-    masks and its optimizer are afterwards as they were. Besides the two networks, one copy of
-    the model's weights is held.
+    masks and its optimizer are afterwards as they were. Besides the model's own weights three
+    copies are held: both networks, and the model as it was.
 
     Args:
         model: A built Keras model of their architecture.
@@ -98,8 +99,8 @@ def error_barrier(
         metric: See `Evaluation`. Default: `"error"`, in [0, 1].
         evaluation: One of this model, in place of `data`, `batchnorm`, `metric`, `batch_size` and
             `recompute_on`: one to use again, which has its step compiled already.
-        larger_is_better: Whether a large value of the metric is good. Default: known for
-            `"accuracy"` and Keras's metrics, False for all else.
+        larger_is_better: Whether a large value of the metric is good. Default: as the
+            `evaluation` says, see there.
         batch_size: Examples in a batch, where the data are arrays. Default: 256.
         recompute_on: Data for `batchnorm="recompute"`.
         verbose: 0 (default) prints nothing, 1 a progress bar, 2 one line at the end.
@@ -110,7 +111,8 @@ def error_barrier(
 
     Raises:
         ValueError: If the networks are of another architecture or hold a NaN, if `points` is
-            below 2, or as `Evaluation` raises it. The model is then as before.
+            below 2 or no integer, or as `Evaluation` raises it. The model is then as before.
+        TypeError: If `model` is no Keras model or the networks are of another form.
 
     Source: Frankle et al., 1912.05671, section 2; stable is a barrier below 2 %.
 
@@ -124,17 +126,22 @@ def error_barrier(
     >>> barrier.values["data"].tolist(), barrier.heights
     ([0.0, 16.0, 0.0], {'data': 16.0})
     """
-    if points < 2:
-        raise ValueError(
-            f"`points` must be 2 or more, the two ends of the line. Received: {points!r}"
-        )
+    check_integer("points", points, least=2)
     a = as_values(model, weights_a, "weights_a")
     b = as_values(model, weights_b, "weights_b")
     evaluation = given_or_new(
         model,
         evaluation,
         data,
-        lambda: Evaluation(model, data, metric, batch_size, batchnorm, recompute_on),  # type: ignore[arg-type]
+        lambda: Evaluation(
+            model,
+            data,
+            metric,
+            batch_size,
+            batchnorm,
+            recompute_on,
+            larger_is_better,  # type: ignore[arg-type]
+        ),
     )
     alphas = np.linspace(0.0, 1.0, points)
     line = (on_line(a, b, float(alpha)) for alpha in alphas)

@@ -6,6 +6,8 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
+from keras_lottery.settings import check_integer
+
 Data: TypeAlias = tuple[Any, ...] | tf.data.Dataset | keras.utils.PyDataset
 _FORMS = (
     "Expected a tuple `(x, y)` or `(x, y, sample_weight)` of arrays, a `tf.data.Dataset` of such "
@@ -22,7 +24,8 @@ class Batches:
         part: What the error messages call the part.
 
     Raises:
-        ValueError: If there is no example, if lengths differ, or if the data never end.
+        ValueError: If there is no example, if lengths differ, if the data never end, or if a
+            float is a NaN or an Inf (of a dataset: when it is gone through for the first time).
         TypeError: If the data are of another form, or can be gone through only once.
 
     Example:
@@ -33,6 +36,7 @@ class Batches:
 
     def __init__(self, data: Data, batch_size: int, part: str):
         self._part = part
+        self._finite = False
         if isinstance(data, tuple):
             self._source: Any = self._of_arrays(data, batch_size)
         elif isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)):
@@ -52,8 +56,11 @@ class Batches:
                     + (f" of {len(batch)}." if isinstance(batch, tuple) else ".")
                 )
             x, y, weight = (*batch, None)[:3]
-            if _length(y, self._part):
+            if not self._finite:
+                check_finite(batch, self._part)
+            if length_of(y, self._part):
                 yield x, y, weight
+        self._finite = True
 
     def _raw(self) -> Iterator[Any]:
         if isinstance(self._source, tf.data.Dataset):
@@ -61,17 +68,19 @@ class Batches:
             return
         for i in range(self._source.num_batches):
             batch = self._source[i]
-            yield tuple(map(_tensors, batch)) if isinstance(batch, tuple) else batch
+            yield tuple(map(as_tensors, batch)) if isinstance(batch, tuple) else batch
 
     def _of_arrays(self, data: tuple[Any, ...], batch_size: int) -> tf.data.Dataset:
         if len(data) not in (2, 3):
             raise ValueError(f"{_FORMS} Received: a tuple of {len(data)} for {self._part!r}.")
-        tensors = tuple(_tensors(entry) for entry in data)
-        lengths = [_length(entry, self._part) for entry in keras.tree.flatten(tensors)]
+        tensors = tuple(as_tensors(entry) for entry in data)
+        lengths = [length_of(entry, self._part) for entry in keras.tree.flatten(tensors)]
         if len(set(lengths)) != 1:
             raise ValueError(
                 f"Expected arrays of the same length in {self._part!r}. Received: {lengths}"
             )
+        check_finite(tensors, self._part)
+        self._finite = True
         return tf.data.Dataset.from_tensor_slices(tensors).batch(batch_size)
 
     def _check_ends(self) -> None:
@@ -102,8 +111,7 @@ def as_parts(data: Data | Mapping[str, Data], batch_size: int) -> dict[str, Batc
     >>> list(as_parts({"test": ([[1.0]], [0])}, batch_size=1))
     ['test']
     """
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be 1 or more. Received: {batch_size!r}")
+    check_integer("batch_size", batch_size, least=1)
     if isinstance(data, Mapping):
         if not data:
             raise ValueError('Expected one part of the data at least, as `{"test": (x, y)}`.')
@@ -111,24 +119,37 @@ def as_parts(data: Data | Mapping[str, Data], batch_size: int) -> dict[str, Batc
     return {"data": Batches(data, batch_size, "data")}
 
 
-def _tensors(entry: Any) -> Any:
+def as_tensors(entry: Any) -> Any:
     """The arrays of a dict, a tuple, or a list of arrays; a list of numbers is one array.
 
     As in Keras, float64 becomes the default float type.
     """
     if isinstance(entry, dict):
-        return {name: _tensors(value) for name, value in entry.items()}
+        return {name: as_tensors(value) for name, value in entry.items()}
     if isinstance(entry, tuple) or (
         isinstance(entry, list) and any(hasattr(value, "shape") for value in entry)
     ):
-        return tuple(_tensors(value) for value in entry)
+        return tuple(as_tensors(value) for value in entry)
     if entry is None:
         return None
     tensor = tf.convert_to_tensor(entry)
     return tf.cast(tensor, keras.config.floatx()) if tensor.dtype == tf.float64 else tensor
 
 
-def _length(entry: Any, part: str) -> int:
+def check_finite(batch: Any, part: str) -> None:
+    """Raises a `ValueError` if floats of `(x, y, ...)` hold a NaN or an Inf."""
+    for name, entry in zip(("x", "y", "sample_weight"), batch, strict=False):
+        for values in keras.tree.flatten(entry):
+            floats = isinstance(values, tf.Tensor) and values.dtype.is_floating
+            if floats and not tf.reduce_all(tf.math.is_finite(values)):
+                raise ValueError(
+                    f"Expected finite data in {part!r}. Received: a NaN or an Inf in its {name}. "
+                    "Leave such examples out, or replace the values."
+                )
+
+
+def length_of(entry: Any, part: str) -> int:
+    """The number of examples; raises a `ValueError` where there can be none."""
     first = next(iter(keras.tree.flatten(entry)), None)
     if first is None:
         raise ValueError(f"Expected labels in {part!r}. Received: {entry!r} in their place.")

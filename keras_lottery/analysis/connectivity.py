@@ -37,7 +37,7 @@ def connections(mask: Bools, layer: Any = None, name: str = "kernel") -> Bools:
            [0, 0, 0, 1, 1, 1]])
     """
     if isinstance(layer, L.EinsumDense) and name == "kernel":
-        return _of_equation(mask, layer.equation)
+        return _of_axes(mask, unit_axes(mask.ndim, layer, name))
     if mask.ndim < 2:
         return mask.reshape(1, 1, -1)
     flat = mask.reshape(-1, *mask.shape[-2:])
@@ -47,6 +47,27 @@ def connections(mask: Bools, layer: Any = None, name: str = "kernel") -> Bools:
         columns = flat.reshape(len(flat), 1, -1)
         return _blocks(columns, flat.shape[1])
     return _blocks(flat, getattr(layer, "groups", 1) if name == "kernel" else 1)
+
+
+def unit_axes(rank: int, layer: Any = None, name: str = "kernel") -> tuple[int, ...]:
+    """The axes of a weight that number the output units of its layer, as `connections` has them.
+
+    Args:
+        rank: The weight's number of axes.
+        layer: The layer that holds it; `None` for one of another kind.
+        name: The weight's name in the layer.
+
+    Example:
+
+    >>> unit_axes(4), unit_axes(4, keras.layers.Conv2DTranspose(3, 2))
+    ((3,), (2,))
+    """
+    if isinstance(layer, L.EinsumDense) and name == "kernel":
+        held, output = layer.equation.split(",")[1].split("->")
+        return tuple(i for i, label in enumerate(held) if label in output)
+    if rank >= 2 and (isinstance(layer, _DEPTHWISE) or name == "depthwise_kernel"):
+        return (rank - 2, rank - 1)
+    return (rank - 2 if rank >= 2 and isinstance(layer, _TRANSPOSED) else rank - 1,)
 
 
 def _blocks(kernel: Bools, groups: int) -> Bools:
@@ -62,9 +83,7 @@ def _blocks(kernel: Bools, groups: int) -> Bools:
     return full
 
 
-def _of_equation(mask: Bools, equation: str) -> Bools:
-    held, output = equation.split(",")[1].split("->")
-    outs = [i for i, label in enumerate(held) if label in output]
+def _of_axes(mask: Bools, outs: tuple[int, ...]) -> Bools:
     ins = [i for i in range(mask.ndim) if i not in outs]
     size = int(np.prod([mask.shape[i] for i in outs], dtype=int))
     return mask.transpose(*ins, *outs).reshape(1, -1, size)

@@ -1,6 +1,7 @@
 """Early-bird tickets: the masks that pruning would give, epoch by epoch, until they settle."""
 
 import math
+import numbers
 from collections import deque
 from typing import Any
 
@@ -8,24 +9,26 @@ import keras
 import numpy as np
 
 from keras_lottery import criteria, enforcement, masks, scopes, weights
+from keras_lottery.analysis.pairing import masks_of
 from keras_lottery.masks import Array, Masks, Path
 from keras_lottery.schedules import keep_density
 from keras_lottery.search import check_finite
 from keras_lottery.settings import check_integer
+from keras_lottery.tickets import Ticket
 
 
-def mask_distance(a: Masks, b: Masks) -> float:
+def mask_distance(a: Masks | Ticket, b: Masks | Ticket) -> float:
     """Fraction of the masked weights at which two masks differ.
 
     Args:
-        a: Dict of path to bool array.
-        b: Masks of the same paths and shapes.
+        a: Dict of path to bool array, or a ticket.
+        b: Masks of the same paths and shapes, or a ticket with such.
 
     Returns:
         Float in [0, 1].
 
     Raises:
-        ValueError: If paths or shapes differ, or there is no mask.
+        ValueError: If paths or shapes differ, there is no mask, or one is not of bools.
 
     Source: You et al., 1909.11957, section 3.
 
@@ -34,14 +37,15 @@ def mask_distance(a: Masks, b: Masks) -> float:
     >>> mask_distance({"w": np.array([True, True, False, False])}, {"w": np.full(4, True)})
     0.5
     """
-    shapes = [{p: m.shape for p, m in given.items()} for given in (a, b)]
-    size = sum(m.size for m in a.values())
+    first, second = masks_of(a, "a"), masks_of(b, "b")
+    shapes = [{p: m.shape for p, m in given.items()} for given in (first, second)]
+    size = sum(m.size for m in first.values())
     if shapes[0] != shapes[1] or not size:
         raise ValueError(
             f"Expected two masks of the same paths and shapes. Received: {shapes[0]} and "
             f"{shapes[1]}"
         )
-    return sum(int(np.count_nonzero(a[p] != b[p])) for p in a) / size
+    return sum(int(np.count_nonzero(first[p] != second[p])) for p in first) / size
 
 
 class EarlyBird(keras.callbacks.Callback):
@@ -101,8 +105,8 @@ class EarlyBird(keras.callbacks.Callback):
     ):
         super().__init__()
         for name, value in (("density", density), ("threshold", threshold)):
-            if not 0 < value <= 1:
-                raise ValueError(f"`{name}` must lie in (0, 1]. Received: {value}")
+            if not isinstance(value, numbers.Real) or not 0 < value <= 1:
+                raise ValueError(f"`{name}` must lie in (0, 1]. Received: {value!r}")
         check_integer("memory", memory, least=2)
         self.density, self.threshold, self.memory = density, threshold, int(memory)
         self.filters = filters
@@ -116,6 +120,11 @@ class EarlyBird(keras.callbacks.Callback):
         self.masks: Masks | None = None
         self._recent: deque[Masks] = deque(maxlen=self.memory - 1)
         self._initial: dict[Path, Array] = {}
+
+    def set_model(self, model: Any) -> None:
+        """Called by `fit`: the first to meet a model of the wrong Keras."""
+        weights.check_keras_3(model)
+        super().set_model(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._forget()

@@ -1,25 +1,27 @@
 """Which alive weights lie on a path from an input of the model to an output."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_lottery import weights
+from keras_lottery.analysis.pairing import masks_of
 from keras_lottery.analysis.signal_rules import OPERATIONS, RULES
 from keras_lottery.analysis.signals import Rule, Signal, binary
+from keras_lottery.analysis.values import as_masks
 from keras_lottery.compaction.rules import NotUnderstoodError
 from keras_lottery.compaction.tracing import Call, Graph, is_graph, trace
-from keras_lottery.masks import Masks, Path
+from keras_lottery.enforcement import Enforcement
+from keras_lottery.masks import Masks
 from keras_lottery.summary import alive
 from keras_lottery.tickets import Ticket
 
 UNKNOWN_SIZE = 64
 
 
-def effective_masks(model: keras.Model, masks: Mapping[Path, Any] | Ticket | None = None) -> Masks:
+def effective_masks(model: keras.Model, masks: Masks | Ticket | Enforcement | None = None) -> Masks:
     """The weights that are alive and on a path of alive weights from an input to an output.
 
     Only these can carry anything from the inputs to the outputs. An alive weight of a unit
@@ -38,28 +40,31 @@ def effective_masks(model: keras.Model, masks: Mapping[Path, Any] | Ticket | Non
 
     Args:
         model: A built functional or Sequential model, also with nested ones; not changed.
-        masks: Dict of path to bool array, True = alive; or a ticket. Default: the enforced
-            masks, else where the prunable weights are not 0. Weights without a mask are alive.
+        masks: Dict of path to bool array, True = alive; or a ticket, or what `kl.prune`
+            returns. Default: the enforced masks, else where the prunable weights are not 0.
+            Weights without a mask are alive.
 
     Returns:
         Dict of the same paths to bool arrays of the same shapes, on the model's path names.
 
     Raises:
         ValueError: If the model is a subclassed one, whose graph cannot be seen, or the masks
-            do not fit it.
+            do not fit it or are not of bools.
+        TypeError: If the model is no Keras model.
 
     Source: "effective" weights as in Zhang & Papyan 2024, "Sparsest Models Elude Pruning";
         the derivative of positive signals as in SynFlow, Tanaka et al., 2006.05467.
 
     Example: of two hidden units one has no input, so that its outgoing weight is in vain.
 
+    >>> import numpy as np
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2), keras.layers.Dense(1)])
     >>> first, second = (layer.kernel.path for layer in model.layers)
     >>> masks = {first: np.array([[True, False]]), second: np.array([[True], [True]])}
     >>> effective_masks(model, masks)[second].tolist()
     [[True], [False]]
     """
-    masks = masks_of(model, masks)
+    masks = fitted(model, masks)
     if not is_graph(model):
         raise ValueError(
             f"Expected a built functional or Sequential model. Received: {model.name!r} of the "
@@ -77,43 +82,18 @@ def effective_masks(model: keras.Model, masks: Mapping[Path, Any] | Ticket | Non
     return {p: m if found[p] is None else m & (found[p].numpy() > 0) for p, m in masks.items()}
 
 
-def masks_of(model: keras.Model, masks: Mapping[Path, Any] | Ticket | None) -> Masks:
-    """Masks as given, or those the model has, checked against it.
+def fitted(model: keras.Model, masks: Masks | Ticket | Enforcement | None) -> Masks:
+    """Masks as given, by the model's paths and checked against it, or those the model has.
 
     Raises:
-        ValueError: If a path or a shape does not fit the model.
+        ValueError: If a path or a shape does not fit the model, or a mask is not of bools.
+        TypeError: If the model is no Keras model.
     """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected a built Keras model. Received: {type(model).__name__}")
     if masks is None:
         return alive(model)
-    there = weights.all_variables(model)
-    given = _renamed(model, masks) if isinstance(masks, Ticket) else masks
-    for path, mask in given.items():
-        if path not in there:
-            raise ValueError(
-                f"The model {model.name!r} has no weight {path!r}. Expected masks for some of: "
-                f"{list(there)}"
-            )
-        if np.shape(mask) != tuple(there[path].shape):
-            raise ValueError(
-                f"Expected a mask of shape {tuple(there[path].shape)} for {path!r}. "
-                f"Received: {np.shape(mask)}"
-            )
-    return {p: np.asarray(mask, bool) for p, mask in given.items()}
-
-
-def _renamed(model: keras.Model, ticket: Ticket) -> Masks:
-    """A ticket's masks by the model's paths, matched in order where names differ."""
-    target = weights.all_weights(model)
-    if ticket.masks.keys() <= target.keys():
-        return ticket.masks
-    shapes = [v.shape for v in ticket.weights.values()]
-    if shapes != [tuple(v.shape) for v in target.values()]:
-        raise ValueError(
-            "The ticket belongs to another architecture. It has weights of the shapes "
-            f"{shapes}, the model {model.name!r} {[tuple(v.shape) for v in target.values()]}"
-        )
-    match = dict(zip(ticket.weights, target, strict=True))
-    return {match[p]: mask for p, mask in ticket.masks.items()}
+    return as_masks(model, masks if isinstance(masks, Ticket) else masks_of(masks))
 
 
 def _reached(graph: Graph, mask: Callable[[keras.Variable], Any]) -> list[Any]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_lottery import weights
 from keras_lottery.analysis.batches import Batches, Data, as_parts
 from keras_lottery.analysis.recorders import Metric, Recorder
-from keras_lottery.analysis.values import Values
+from keras_lottery.analysis.values import Values, check_built
 from keras_lottery.masks import Array, Path
 
 _BATCHNORM = ("interpolate", "recompute")
@@ -21,25 +21,29 @@ class Evaluation:
     """Measures a model under any weights; the model is afterwards as it was.
 
     The step is traced once for full batches and at most once more for a smaller last one,
-    whatever the number of weights measured. Data are gone through batch by batch.
+    whatever the number of weights measured; so is, for `"recompute"` of a model that has
+    BatchNormalization, the step that measures the statistics. Data are gone through batch by
+    batch. Stateful recurrent layers begin each part of the data with states of zero.
 
     Args:
         model: A built Keras model, masked or not; compiled if the metric is `"loss"`. Its
             optimizer, compiled metrics and masks are left alone.
         data: Tuple `(x, y)` or `(x, y, sample_weight)` of arrays, a `tf.data.Dataset` of such
             batches or a `keras.utils.PyDataset`; or a dict of name to such data, as
-            `{"train": ..., "test": ...}`.
+            `{"train": ..., "test": ...}`. Floats must be finite.
         metric: `"error"` (default), the classification error in [0, 1], of labels that are
             classes or one-hot; a single output is judged at 0.5, or at 0 if the model was
-            compiled with a loss of `from_logits=True`. `"accuracy"` is 1 - error, `"loss"` what
-            `model.evaluate` calls loss. Or the name of a Keras metric, a `keras.losses.Loss`
-            (its mean over the examples), a `keras.metrics.Metric`, or a callable
-            `(y, prediction) -> one value an example`.
+            compiled with a loss of `from_logits=True` or a hinge loss, whose labels may be -1
+            and 1. `"accuracy"` is 1 - error, `"loss"` what `model.evaluate` calls loss. Or the
+            name of a Keras metric, a `keras.losses.Loss` (its mean over the examples), a
+            `keras.metrics.Metric`, or a callable `(y, prediction) -> one value an example`.
         batch_size: Examples in a batch, where the data are arrays. Default: 256.
         batchnorm: `"interpolate"` (default) takes the statistics of BatchNormalization as
             given; `"recompute"` measures them anew for each weights that are put in: the
             average of the batches' means and variances in training mode.
         recompute_on: Data for `"recompute"`. Default: the part `"train"`, or the only part.
+        larger_is_better: Whether a large value of the metric is good. Default: known for
+            `"accuracy"`, Keras's metrics and what is called `...accuracy`, False for all else.
 
     Attributes:
         metric: The metric's name.
@@ -47,9 +51,9 @@ class Evaluation:
         traces: How often a step has been traced so far.
 
     Raises:
-        ValueError: If data are empty, endless, of different lengths, or if the metric is
-            unknown (the message lists the valid ones).
-        TypeError: If data are of another form, or a generator.
+        ValueError: If data are empty, endless, of different lengths or not finite, or if the
+            metric is unknown (the message lists the valid ones).
+        TypeError: If `model` is no Keras model, or data are of another form or a generator.
 
     Source: Frankle et al., 1912.05671, section 2.
 
@@ -70,19 +74,18 @@ class Evaluation:
         batch_size: int = 256,
         batchnorm: str = "interpolate",
         recompute_on: Data | None = None,
+        larger_is_better: bool | None = None,
     ):
         if batchnorm not in _BATCHNORM:
             raise ValueError(f"`batchnorm` must be one of {_BATCHNORM}. Received: {batchnorm!r}")
-        if not model.built:
-            raise ValueError(
-                f"The model {model.name!r} is not built: call it on a batch, or give it a "
-                "`keras.Input`, before it is measured."
-            )
+        check_built(model)
         self._model = model
-        self._recorder = Recorder(model, metric)
+        self._recorder = Recorder(model, metric, larger_is_better)
         self._data = as_parts(data, batch_size)
         self._layers = _normalizations(model) if batchnorm == "recompute" else []
         self._pass = self._recompute_data(recompute_on, batch_size) if self._layers else None
+        self._recurrent = _stateful(model)
+        self._checked: set[str] = set()
         self._kept: list[dict[Path, Array]] = []
         self._weights = weights.all_weights(model)
         self.traces = 0
@@ -123,7 +126,8 @@ class Evaluation:
             Dict of the part's name to the metric.
 
         Raises:
-            ValueError: If a path is unknown, or labels do not fit the predictions.
+            ValueError: If a path is unknown, or labels do not fit the predictions, in their
+                shape or as numbers of classes.
         """
         if values is None:
             return self._measure()
@@ -150,13 +154,26 @@ class Evaluation:
 
     def _measure(self) -> dict[str, float]:
         metric, measured = self._recorder.metric, {}
-        with _unchanged([*self._model.metrics_variables, *metric.variables]):
+        with _unchanged([*self._model.metrics_variables, *metric.variables, *self._states()]):
             for part, batches in self._data.items():
                 metric.reset_state()
-                for batch in batches:
-                    self._step(*batch)
+                for x, y, weight in self._from_zero(batches):
+                    self._step(x, y, weight)
+                    if part not in self._checked:
+                        self._recorder.check(y, weight)
+                self._checked.add(part)
                 measured[part] = self._recorder.result()
         return measured
+
+    def _from_zero(self, batches: Batches) -> Batches:
+        """The batches, for recurrent layers that remember nothing of others."""
+        for layer in self._recurrent:
+            layer.reset_state()
+        return batches
+
+    def _states(self) -> list[Any]:
+        found = keras.tree.flatten([layer.states for layer in self._recurrent])
+        return [state for state in found if state is not None]
 
     def _one_step(self, x: Any, y: Any, weight: Any) -> None:
         self._recorder.update(x, y, weight, self._model(x, training=False))
@@ -167,10 +184,10 @@ class Evaluation:
             v for layer in self._layers for v in (layer.moving_mean, layer.moving_variance)
         ]
         ours = {id(v) for v in [*statistics, *self._model.trainable_variables]}
-        others = [v for v in self._model.variables if id(v) not in ours]
+        others = [v for v in self._model.variables if id(v) not in ours] + self._states()
         n, totals = 0, [np.zeros(v.shape) for v in statistics]
         with _unchanged(others):
-            for x, y, _ in batches:
+            for x, y, _ in self._from_zero(batches):
                 size = len(keras.tree.flatten(y)[0])
                 found = self._statistics(x)
                 totals = [t + size * f.numpy() for t, f in zip(totals, found, strict=True)]
@@ -218,6 +235,11 @@ class Evaluation:
 def _normalizations(model: keras.Model) -> list[Any]:
     found = weights.sublayers(model)
     return [layer for layer in found if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def _stateful(model: keras.Model) -> list[Any]:
+    found = weights.sublayers(model)
+    return [layer for layer in found if isinstance(layer, keras.layers.RNN) and layer.stateful]
 
 
 @contextmanager

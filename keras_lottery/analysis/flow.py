@@ -7,7 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_lottery import criteria, weights
+from keras_lottery.analysis.batches import as_tensors, check_finite, length_of
+from keras_lottery.analysis.values import check_built
 from keras_lottery.masks import Path
+from keras_lottery.settings import check_integer
 from keras_lottery.summary import alive
 
 
@@ -30,14 +33,15 @@ def information_flow(
             that hold a prunable weight, in that order; a nested model counts as one, and a
             layer that is used more than once counts at its first use.
         x: At least two inputs, an array or what else `model.predict` takes in memory.
-        batch_size: Integer, how many examples are computed at once.
+        batch_size: Integer, at least 1, how many examples are computed at once.
 
     Returns:
         Dict of the names of two consecutive layers to a float in [-1, 1].
 
     Raises:
-        ValueError: If the model is of another kind or has fewer than two weight layers, or
-            if there are fewer than two examples.
+        ValueError: If the model is of another kind, not built or has fewer than two weight
+            layers, or if there are fewer than two examples, or a NaN or an Inf among them.
+        TypeError: If `model` is no Keras model.
 
     Source: Information Consistent Pruning, 2501.15592.
 
@@ -51,12 +55,10 @@ def information_flow(
     >>> {pair: round(value, 6) for pair, value in flow.items()}
     {('a', 'b'): 1.0}
     """
+    check_integer("batch_size", batch_size, least=1)
     layers = _weight_layers(model)
+    _check_examples("A correlation", 2, x)
     found = _activations(model, layers).predict(x, batch_size=batch_size, verbose=0)
-    if len(found[0]) < 2:
-        raise ValueError(
-            f"A correlation needs at least two examples. Received: {len(found[0])} in `x`"
-        )
     signals = [_signal(np.asarray(a, np.float64)) for a in found]
     names = [layer.name for layer in layers]
     return {
@@ -80,7 +82,9 @@ def gradient_flow(model: keras.Model, x: Any, y: Any) -> dict[Path, float]:
         Dict of path to float, at least 0.
 
     Raises:
-        ValueError: If the model is not compiled or has nothing to prune.
+        ValueError: If the model is not built, not compiled or has nothing to prune, or if
+            there is no example, or a NaN or an Inf among them.
+        TypeError: If `model` is no Keras model.
 
     Source: Information Consistent Pruning, 2501.15592.
 
@@ -92,6 +96,8 @@ def gradient_flow(model: keras.Model, x: Any, y: Any) -> dict[Path, float]:
     >>> list(gradient_flow(model, np.array([[1.0, 2.0]]), np.array([[0.0]])).values())
     [2.0]
     """
+    check_built(model)
+    _check_examples("A gradient", 1, x, y)
     masks = alive(model)
     named = weights.all_weights(model)
     values = weights.read({p: named[p] for p in masks})
@@ -99,8 +105,18 @@ def gradient_flow(model: keras.Model, x: Any, y: Any) -> dict[Path, float]:
     return {p: float(np.linalg.norm(sizes[p][masks[p]].astype(np.float64))) for p in masks}
 
 
+def _check_examples(what: str, least: int, *batch: Any) -> None:
+    tensors = [as_tensors(entry) for entry in batch]
+    n = length_of(tensors[0], "x")
+    if n < least:
+        words = "one example" if least == 1 else "two examples"
+        raise ValueError(f"{what} needs at least {words}. Received: {n} in `x`")
+    check_finite(tensors, "the examples")
+
+
 def _weight_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers of `model.layers` that hold a prunable weight; checked."""
+    check_built(model)
     if not _has_graph(model):
         raise ValueError(
             "The layers' activations can be read from Sequential and functional models only. "

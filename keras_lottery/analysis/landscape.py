@@ -1,5 +1,6 @@
 """The loss along random directions around a network."""
 
+import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from keras_lottery import enforcement
 from keras_lottery import weights as keras_weights
 from keras_lottery.analysis.batches import Data
+from keras_lottery.analysis.connectivity import unit_axes
 from keras_lottery.analysis.evaluating import Evaluation
 from keras_lottery.analysis.points import (
     Computed,
@@ -22,6 +24,7 @@ from keras_lottery.analysis.points import (
 from keras_lottery.analysis.recorders import Metric
 from keras_lottery.analysis.values import Values, Weights, as_masks, as_values
 from keras_lottery.masks import Array, Masks, Path
+from keras_lottery.settings import check_integer
 from keras_lottery.tickets import Ticket
 
 _NORMALIZATIONS = ("filter", "layer", "none")
@@ -84,10 +87,10 @@ def landscape(
         reach: The largest step, above 0; a step of 1 (default) along a normalized direction is
             as long as the weights themselves.
         points: Points on each axis, 2 or more; the middle is one of them if odd. Default: 21.
-        normalization: `"filter"` (default) gives each filter or unit of a direction (a slice
-            at the last axis) the norm of the weight's, `"layer"` each weight array as a whole,
-            `"none"` leaves the Gaussian numbers as drawn.
-        seed: Integer that draws the directions.
+        normalization: `"filter"` (default) gives each filter of a direction, which is all that
+            leads to one output unit of the layer, the norm of the weight's, `"layer"` each
+            weight array as a whole, `"none"` leaves the Gaussian numbers as drawn.
+        seed: Integer, 0 (default) or more, that draws the directions.
         metric: See `Evaluation`. Default: `"loss"`, the compiled loss.
         batchnorm: `"interpolate"` (default) keeps the statistics, `"recompute"` measures them
             anew at each point; see `Evaluation`.
@@ -106,6 +109,7 @@ def landscape(
     Raises:
         ValueError: If an option is out of range, if the weights or masks do not fit the model,
             if no weight can move, or as `Evaluation` raises it.
+        TypeError: If `model` is no Keras model or `weights` are of another form.
 
     Source: Li et al., 1712.09913, section 4.
 
@@ -119,7 +123,7 @@ def landscape(
     >>> around.values["data"].tolist()
     [1.0, 0.0, 1.0]
     """
-    _check(dimensions, reach, points, normalization)
+    _check(dimensions, reach, points, normalization, seed)
     middle = _middle(model, weights)
     alive = _alive(model, weights, masks)
     directions = [
@@ -177,10 +181,13 @@ def direction(
     """
     rng = np.random.default_rng(seed)
     found: Direction = {}
-    for path in _moving(model):
+    for path, units in _moving(model).items():
         drawn = rng.standard_normal(middle[path].shape, np.float32)
         mask = masks.get(path, np.ones((), bool))
-        found[path] = _normalized(drawn * mask, wide(middle[path]) * mask, normalization)
+        drawn, weight = drawn * mask, wide(middle[path]) * mask
+        if normalization != "none":
+            drawn = _normalized(drawn, weight, units if normalization == "filter" else ())
+        found[path] = np.asarray(drawn, np.float32)
     if not any(d.any() for d in found.values()):
         raise ValueError(
             f"No weight of the model {model.name!r} can move: a direction is drawn for alive "
@@ -191,21 +198,23 @@ def direction(
 
 
 def _normalized(
-    drawn: NDArray[np.floating], weight: NDArray[np.floating], normalization: str
-) -> NDArray[np.float32]:
-    if normalization != "none":
-        axes = tuple(range(drawn.ndim - (normalization == "filter")))
-        has, should = (np.sqrt(np.sum(v * v, axes, keepdims=True)) for v in (drawn, weight))
-        drawn = drawn * np.divide(should, has, out=np.zeros_like(should), where=has > 0)
-    return np.asarray(drawn, np.float32)
+    drawn: NDArray[np.floating], weight: NDArray[np.floating], kept: tuple[int, ...]
+) -> NDArray[np.floating]:
+    """Each slice at the axes that are kept gets the norm of the weight's."""
+    axes = tuple(set(range(drawn.ndim)) - set(kept))
+    has, should = (np.sqrt(np.sum(v * v, axes, keepdims=True)) for v in (drawn, weight))
+    return np.asarray(drawn * np.divide(should, has, out=np.zeros_like(should), where=has > 0))
 
 
-def _moving(model: keras.Model) -> list[Path]:
+def _moving(model: keras.Model) -> dict[Path, tuple[int, ...]]:
+    """The weights that move, with the axes that are their layer's output units."""
     trained = {id(v) for v in model.trainable_variables}
-    return [
-        p for p, v in keras_weights.all_weights(model).items()
+    owners = keras_weights.owners(model)
+    return {
+        p: unit_axes(len(v.shape), owners.get(id(v), [None])[0], v.name)
+        for p, v in keras_weights.all_weights(model).items()
         if id(v) in trained and len(v.shape) >= 2 and v.name != "bias"
-    ]  # fmt: skip
+    }
 
 
 def _points(middle: Values, directions: list[Direction], axis: Array) -> Iterator[Values]:
@@ -242,13 +251,15 @@ def _kind(given: Weights) -> str:
     return "ticket" if isinstance(given, Ticket) else "weights"
 
 
-def _check(dimensions: int, reach: float, points: int, normalization: str) -> None:
-    if dimensions not in (1, 2):
+def _check(dimensions: int, reach: float, points: int, normalization: str, seed: int) -> None:
+    for name, value, least in (("dimensions", dimensions, 1), ("points", points, 2)):
+        check_integer(name, value, least)
+    check_integer("seed", seed, least=0)
+    if dimensions > 2:
         raise ValueError(f"`dimensions` must be 1 or 2. Received: {dimensions!r}")
-    if not (np.isfinite(reach) and reach > 0):
+    number = isinstance(reach, numbers.Real) and not isinstance(reach, bool)
+    if not (number and np.isfinite(reach) and reach > 0):
         raise ValueError(f"`reach` must be a number above 0. Received: {reach!r}")
-    if points < 2:
-        raise ValueError(f"`points` must be 2 or more on each axis. Received: {points!r}")
     if normalization not in _NORMALIZATIONS:
         raise ValueError(
             f"`normalization` must be one of {_NORMALIZATIONS}. Received: {normalization!r}"

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_lottery.enforcement import Enforcement
 from keras_lottery.masks import Array, Masks, Path
 from keras_lottery.tickets import Ticket
 
@@ -20,18 +21,24 @@ class Pair(NamedTuple):
     b: NDArray[np.bool_]
 
 
-def masks_of(given: Masks | Ticket, name: str = "masks") -> Masks:
-    """The masks of a ticket, or the masks themselves, checked to be bool arrays.
+def masks_of(given: Masks | Ticket | Enforcement, name: str = "masks") -> Masks:
+    """The masks of a ticket or a handle, or the masks themselves, checked to be bool arrays.
 
     Raises:
         ValueError: If there is none, or one is not a bool array; calls them `name`.
+        TypeError: If they are neither a dict nor a ticket or handle.
 
     Example:
 
     >>> masks_of({"w": np.array([True, False])})["w"].tolist()
     [True, False]
     """
-    masks = given.masks if isinstance(given, Ticket) else dict(given)
+    masks = given.masks if isinstance(given, Ticket | Enforcement) else given
+    if not isinstance(masks, Mapping):
+        raise TypeError(
+            f"`{name}` must be a dict of path to bool array, a ticket, or what `kl.prune` and "
+            f"`kl.enforce` return. Received: {type(masks).__name__}"
+        )
     if not masks:
         raise ValueError(f"`{name}` must hold a mask at least. Received: none.")
     for path, mask in masks.items():

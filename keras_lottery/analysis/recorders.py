@@ -2,11 +2,14 @@
 
 import inspect
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
+
+from keras_lottery.analysis.judging import Judge
 
 Metric: TypeAlias = str | keras.losses.Loss | keras.metrics.Metric | Callable[[Any, Any], Any]
 
@@ -23,15 +26,16 @@ class Recorder:
     Args:
         model: The model, for its compiled loss.
         metric: See `Evaluation`.
+        larger_is_better: See `Evaluation`.
 
     Attributes:
         name: Of the metric.
         metric: The Keras metric that holds the running value.
-        larger_is_better: True of accuracies, areas under curves and their like, as Keras names
-            them; False of all else.
+        larger_is_better: As given, else True of accuracies, areas under curves and their like,
+            as Keras names them, and of what is called `...accuracy`; False of all else.
     """
 
-    def __init__(self, model: keras.Model, metric: Metric):
+    def __init__(self, model: keras.Model, metric: Metric, larger_is_better: bool | None = None):
         self._model = model
         self._measure: Callable[[Any, Any], Any] | None = None
         self.name = metric if isinstance(metric, str) else _name(metric)
@@ -41,7 +45,7 @@ class Recorder:
         if self._is_loss:
             _check_compiled(model)
         elif isinstance(metric, str) and metric in ("error", "accuracy"):
-            self._measure = _judge(metric, 0.0 if _from_logits(model) else 0.5)
+            self._measure = Judge(model, metric)
         elif isinstance(metric, str):
             self.metric = _named(metric)
         elif isinstance(metric, keras.metrics.Metric):
@@ -52,8 +56,10 @@ class Recorder:
             self._measure, self._one_output = metric, False
         else:
             raise ValueError(_unknown(metric))
-        kind = type(self.metric).__name__
-        self.larger_is_better = metric == "accuracy" or bool(_LARGER_IS_BETTER.search(kind))
+        if larger_is_better is None:
+            subject = metric if self._measure is not None else self.metric
+            larger_is_better = metric == "accuracy" or _is_better_when_larger(subject)
+        self.larger_is_better = larger_is_better
 
     def update(self, x: Any, y: Any, weight: Any, prediction: Any) -> None:
         """Takes one batch in."""
@@ -70,6 +76,11 @@ class Recorder:
             _check_values(self.name, values)
             self.metric.update_state(values, weight)
 
+    def check(self, y: Any, weight: Any) -> None:
+        """Raises a `ValueError` if labels of a batch that was taken in are no classes."""
+        if isinstance(self._measure, Judge):
+            self._measure.check(y, weight)
+
     def result(self) -> float:
         """The value over all batches since `metric.reset_state()`."""
         value = self.metric.result()
@@ -81,43 +92,24 @@ class Recorder:
         return float(value)
 
 
-def _judge(metric: str, threshold: float) -> Callable[[Any, Any], Any]:
-    def wrong(y: Any, prediction: Any) -> Any:
-        return tf.cast(_wrong(y, prediction, threshold), tf.float64)
-
-    return wrong if metric == "error" else lambda y, prediction: 1.0 - wrong(y, prediction)
-
-
-def _wrong(y: Any, prediction: Any, threshold: float) -> tf.Tensor:
-    """Whether each example is misjudged; a NaN is a misjudgement."""
-    y, prediction = tf.convert_to_tensor(y), tf.convert_to_tensor(prediction)
-    if prediction.shape.rank == 1:
-        prediction = prediction[:, None]
-    units, sides = prediction.shape[-1], prediction.shape[1:-1]
-    sparse = y.shape[1:].is_compatible_with(sides)
-    column = y.shape[1:].is_compatible_with([*sides, 1])
-    one_hot = y.shape[1:].is_compatible_with([*sides, units])
-    if not (sparse or column or one_hot) or not (
-        y.dtype.is_floating or y.dtype.is_integer or y.dtype.is_bool
-    ):
-        raise ValueError(
-            f"Expected labels of shape {('n', *sides)} or one-hot ones of shape "
-            f"{('n', *sides, units)}. Received: {y.dtype.name} of shape {('n', *y.shape[1:])}."
-        )
-    invalid = tf.reduce_any(tf.math.is_nan(prediction), axis=-1)
-    if units == 1:
-        label, judged = y > 0 if y.dtype != tf.bool else y, prediction > threshold
-        differ = (tf.squeeze(label, -1) if not sparse else label) != tf.squeeze(judged, -1)
-    elif one_hot and not sparse:
-        differ = tf.argmax(tf.cast(y, tf.float32), -1) != tf.argmax(prediction, -1)
-    else:
-        label = tf.cast(y if sparse else tf.squeeze(y, -1), tf.int64)
-        differ = label != tf.argmax(prediction, -1)
-    return differ | invalid
+def _is_better_when_larger(metric: Any) -> bool:
+    """Keras's metrics and their subclasses are known by their classes, others by their names."""
+    classes = [kind.__name__ for kind in type(metric).__mro__]
+    if isinstance(metric, keras.metrics.Metric) and any(map(_LARGER_IS_BETTER.search, classes)):
+        return True
+    return any(name.lower().endswith("accuracy") for name in (_name(metric), _wrapped(metric)))
 
 
-def _from_logits(model: keras.Model) -> bool:
-    return bool(getattr(getattr(model, "loss", None), "from_logits", False))
+def _wrapped(metric: Any) -> str:
+    """The name of the function in a `MeanMetricWrapper`."""
+    if type(metric) is not keras.metrics.MeanMetricWrapper:
+        return ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return str(metric.get_config()["fn"]["config"])
+        except TypeError:
+            return ""
 
 
 def _check_compiled(model: keras.Model) -> None:

@@ -1,6 +1,6 @@
 """Is a network's training stable: to data order, to pruning, from which step on?"""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,7 +21,9 @@ from keras_lottery.tickets import Ticket
 __all__ = ["Case", "Comparison", "Stability", "compare", "stability"]
 
 TICKET, RANDOM_MASK = "ticket", "random_mask"
-GivenMasks = Masks | Ticket | Callable[[int, int], Masks | Ticket | None]
+Fixed = Masks | Ticket | enforcement.Enforcement
+GivenMasks = Fixed | Callable[[int, int], Fixed | None]
+_BATCHNORM = ("interpolate", "recompute")
 
 
 def stability(
@@ -37,6 +39,7 @@ def stability(
     metric: Metric = "error",
     batchnorm: str = "interpolate",
     verbose: int = 1,
+    larger_is_better: bool | None = None,
 ) -> Stability:
     """Trains copies from rewind points k and compares them.
 
@@ -52,9 +55,10 @@ def stability(
         train: Function `(model, first_step, last_step, seed)` that trains the model from
             optimizer step `first_step` to `last_step` (`None`: the end), with the data
             order (and augmentation) that `seed` draws. It must not compile anew.
-        masks: The ticket's masks (or a ticket): dict of path to bool array, matched by path,
-            else by order and shape. Or a function `(replicate, k)` that gives those, or `None`
-            where there is no ticket. Default: dense networks only.
+        masks: The ticket's masks (or a ticket, or what `kl.prune` returns): dict of path to
+            bool array, matched by path, else by order and shape. Or a function
+            `(replicate, k)` that gives those, or `None` where there is no ticket. Default:
+            dense networks only.
         data: What barriers are measured on, as in `error_barrier`. Default: no barriers.
         steps: The rewind points k in optimizer steps, growing, from 0. Default: 0 only.
         replicates: Integer, at least 1: networks with initializations of their own.
@@ -64,6 +68,7 @@ def stability(
         metric: As in `error_barrier`.
         batchnorm: As in `error_barrier`.
         verbose: 0 for silence, 1 for a bar over the trainings and a line a comparison.
+        larger_is_better: As in `error_barrier`.
 
     Returns:
         A `Stability`; `rows()` are its means.
@@ -71,7 +76,9 @@ def stability(
     Raises:
         ValueError: Before the first training, for arguments out of range, masks that do not
             fit the model, or data that cannot be measured. In between, if `train` trained
-            other steps than it was asked for.
+            other steps than it was asked for; so too if it ends before the last of `steps`,
+            for only `train` knows its end.
+        TypeError: Before the first training, for masks or steps of another type.
 
     Source: Stabilizing the LTH, 1903.01611, section 4; Linear Mode Connectivity, 1912.05671.
 
@@ -96,12 +103,16 @@ def stability(
     [('dense', 0, 1), ('dense', 2, 1)]
     """
     _check(steps, replicates, orders, points, seed)
+    if batchnorm not in _BATCHNORM:
+        raise ValueError(f"`batchnorm` must be one of {_BATCHNORM}. Received: {batchnorm!r}")
     kinds = 1 if masks is None else 3
     comparisons: list[Comparison] = []
     with Watch(replicates * len(steps) * orders * kinds, verbose) as watch:
         for replicate in range(replicates):
             copies = Copies(build, train, replicate, seed + replicate, watch)
-            measured = _measured(copies.model, data, metric, batchnorm, try_it=not replicate)
+            measured = _measured(
+                copies.model, data, metric, batchnorm, larger_is_better, try_it=not replicate
+            )
             try:
                 for step in steps:
                     copies.masks = _masks(copies.model, masks, replicate, step, seed + replicate)
@@ -121,12 +132,19 @@ def stability(
 
 
 def _measured(
-    model: keras.Model, data: Any, metric: Metric, batchnorm: str, try_it: bool
+    model: keras.Model,
+    data: Any,
+    metric: Metric,
+    batchnorm: str,
+    larger_is_better: bool | None,
+    try_it: bool,
 ) -> dict[str, Any]:
     """What `compare` needs for barriers; tried on the fresh model, so that errors come early."""
     if data is None:
         return {}
-    evaluation = Evaluation(model, data, metric=metric, batchnorm=batchnorm)
+    evaluation = Evaluation(
+        model, data, metric=metric, batchnorm=batchnorm, larger_is_better=larger_is_better
+    )
     if try_it:
         evaluation()
     return {"model": model, "evaluation": evaluation}
@@ -161,6 +179,8 @@ def _check(steps: Sequence[int], replicates: int, orders: int, points: int, seed
     given = {"replicates": replicates, "orders": orders, "points": points, "seed": seed}
     for name, value in given.items():
         check_integer(name, value, least=least[name])
+    if not isinstance(steps, Iterable):
+        raise TypeError(f"`steps` must be a list of integers, as [0, 100]. Received: {steps!r}")
     for step in steps:
         check_integer("steps", step, least=0)
     if not len(steps) or list(steps) != sorted(set(steps)):

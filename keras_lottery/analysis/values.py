@@ -34,7 +34,7 @@ def as_values(model: keras.Model, given: Weights, what: str = "weights") -> dict
     Raises:
         ValueError: If the model is not built, if `given` belongs to another architecture
             (names the first mismatch) or if it holds a NaN or an Inf (names the path).
-        TypeError: If `given` is none of these.
+        TypeError: If `model` is no Keras model, or `given` is none of these.
 
     Example:
 
@@ -42,11 +42,7 @@ def as_values(model: keras.Model, given: Weights, what: str = "weights") -> dict
     >>> [v.tolist() for v in as_values(model, [np.array([[2.0]]), np.array([3.0])]).values()]
     [[[2.0]], [3.0]]
     """
-    if not model.built:
-        raise ValueError(
-            f"The model {model.name!r} is not built: call it on a batch, or give it a "
-            "`keras.Input`."
-        )
+    check_built(model)
     target = weights.all_weights(model)
     source = _named(model, given, what, target)
     match = _match({p: tuple(v.shape) for p, v in source.items()}, target, what)
@@ -59,6 +55,18 @@ def as_values(model: keras.Model, given: Weights, what: str = "weights") -> dict
             + (f" and {len(bad) - 1} other weights." if bad[1:] else ".")
         )
     return values
+
+
+def check_built(model: Any) -> None:
+    """Raises a `TypeError` unless `model` is a Keras model, a `ValueError` unless it is built."""
+    weights.check_keras_3(model)
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a Keras model. Received: {model!r}")
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} is not built: call it on a batch, or give it a "
+            "`keras.Input`."
+        )
 
 
 def as_masks(model: keras.Model, given: Masks | Ticket) -> Masks:

@@ -157,6 +157,13 @@ def percent_axis(axes: Any, percents: Iterable[float]) -> None:
     axes.minorticks_off()
 
 
+def name_ticks(axes: Any, places: Sequence[float], names: Sequence[str]) -> None:
+    """Names below a horizontal axis: at most eight of them, turned if they are long."""
+    step = -(-len(names) // 8)
+    chosen = [drawing.text(name) for name in names][::step]
+    axes.set_xticks(places[::step], chosen, rotation=30 if len("".join(chosen)) > 30 else 0)
+
+
 def panels(figure: Any, names: Sequence[str], columns: int, **options: Any) -> dict[str, Any]:
     """One axes a name in a grid, titled with it; places left over stay empty."""
     rows = math.ceil(len(names) / columns)

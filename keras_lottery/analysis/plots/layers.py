@@ -75,7 +75,8 @@ def movement(movements: Mapping[str, Sequence[Movement]]) -> Any:
         movements: Dict of label to the result of `kl.analysis.movement`.
 
     Returns:
-        A matplotlib Figure; dots are the alive weights, rings the pruned ones.
+        A matplotlib Figure; dots are the alive weights, rings the pruned ones. Values that
+        are all NaN are left out.
 
     Raises:
         ValueError: If there is nothing to draw.
@@ -117,8 +118,8 @@ def movement(movements: Mapping[str, Sequence[Movement]]) -> Any:
 def ramanujan(anatomies: Mapping[str, Anatomy]) -> Any:
     """The second singular value of each layer's graph over its Ramanujan bound.
 
-    Left of the dashed line at 1 the layer has the property: its connections are spread as
-    evenly as those of a random graph. Layers without a bound have no marker.
+    Up to the dashed line at 1 the layer has the property: its connections are spread as well
+    as their number allows. Layers without a bound have no marker.
 
     Args:
         anatomies: Dict of label to anatomy, of tickets of one architecture.
@@ -199,9 +200,7 @@ def layers_over_rounds(anatomies: Mapping[str, Anatomy]) -> Any:
             for axes, values in zip(panels, _by_round(anatomies, path), strict=True):
                 axes.plot(places, values, **look, markersize=4, linewidth=1.2, label=name)
         for axes, title in zip(panels, ("alive", "on a path from input to output"), strict=True):
-            step = -(-len(anatomies) // 8)
-            names = [text(str(label)) for label in anatomies][::step]
-            axes.set_xticks(places[::step], names, rotation=30 if len("".join(names)) > 30 else 0)
+            common.name_ticks(axes, places, [str(label) for label in anatomies])
             axes.set(yscale="log", xlabel="round")
             axes.set_title(title)
         _percent_ticks(panels[0])
@@ -244,6 +243,8 @@ def _dots(axes: Any, paths: Sequence[Path], rows: Sequence[_Row]) -> None:
     labels = list(dict.fromkeys(row.label for row in rows))
     gap = 0.7 / len(labels)
     for row in rows:
+        if all(math.isnan(value) for value in row.values.values()):
+            continue
         index = labels.index(row.label)
         look = common.look(index)
         places = [j + (index - (len(labels) - 1) / 2) * gap for j in range(len(paths))]

@@ -140,18 +140,24 @@ def _heights(axes: Any, rows: Sequence[Mapping[str, Any]], part: str, scale: flo
     common.step_axis(axes, [r["step"] for r in rows], "step k of the rewind point")
 
 
-def sign_flips(flips: Mapping[str, SignFlips], steps: Sequence[int] | None = None) -> Any:
+def sign_flips(
+    flips: Mapping[str, SignFlips],
+    steps: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+) -> Any:
     """How many alive weights have another sign than before, and than at first.
 
     Args:
         flips: Dict of label to the result of `kl.analysis.sign_flips`.
         steps: The steps of the sets of weights after the first. Default: 1, 2, 3, ...
+        names: What to call these sets below the axis, as `["round 0", "round 3"]`. Default:
+            by `steps`.
 
     Returns:
         A matplotlib Figure.
 
     Raises:
-        ValueError: If there is nothing to draw, or `steps` has another length.
+        ValueError: If there is nothing to draw, or `steps` or `names` has another length.
         ImportError: If matplotlib is missing.
 
     Example:
@@ -162,21 +168,26 @@ def sign_flips(flips: Mapping[str, SignFlips], steps: Sequence[int] | None = Non
     """
     common.need(flips, "sign flips")
     for label, found in flips.items():
-        if steps is not None and len(steps) != len(found.from_first):
-            raise ValueError(
-                f"`steps` must have one step for each set of weights after the first. Received "
-                f"{len(steps)} for the {len(found.from_first)} of {label!r}."
-            )
+        for what, given in (("steps", steps), ("names", names)):
+            if given is not None and len(given) != len(found.from_first):
+                raise ValueError(
+                    f"`{what}` must have one entry for each set of weights after the first. "
+                    f"Received {len(given)} for the {len(found.from_first)} of {label!r}."
+                )
     with common.style():
         figure = common.canvas(4.4, 9.6)
-        left, right = figure.subplots(1, 2)
+        left, right = figure.subplots(1, 2, sharey=True)
         for i, (label, found) in enumerate(flips.items()):
             for axes, shares in ((left, found.from_previous), (right, found.from_first)):
                 _curve(axes, label, 100 * shares, i, steps)
         for axes, since in ((left, "the point before"), (right, "the first point")):
             axes.set(xlabel="step" if steps is not None else "point of the trajectory")
             axes.set_title(f"since {since}")
-            axes.set_ylim(bottom=0)
+            if names is not None:
+                common.name_ticks(axes, steps or range(1, len(names) + 1), names)
+        top = max(float(f.from_first.max(initial=0)) for f in flips.values())
+        top = max(top, *(float(f.from_previous.max(initial=0)) for f in flips.values()))
+        left.set_ylim(0, 108 * top or 1)
         left.set_ylabel("alive weights with another sign, %")
         common.legend(figure, right if len(flips) > 1 else left)
     return figure

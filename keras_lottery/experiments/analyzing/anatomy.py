@@ -6,12 +6,11 @@ from typing import Any
 from keras_lottery.analysis import plots
 from keras_lottery.analysis.anatomy import Anatomy, LayerAnatomy
 from keras_lottery.analysis.early_stopping import EarlyStop, speed_up
-from keras_lottery.experiments.analyzing.findings import Finding, Table, pictures, plain
+from keras_lottery.experiments.analyzing.findings import DASH, Finding, Table, pictures, plain
 from keras_lottery.experiments.analyzing.insides import Insides, chosen, read
 from keras_lottery.experiments.analyzing.runs import Run
 from keras_lottery.experiments.live import Live
 
-DASH = "\N{EN DASH}"
 WORDS = (
     "Effective weights lie on a path of alive weights from an input to an output; the others do "
     "nothing. A dead unit has no effective weight; a layer without any has collapsed. FLOPs are "
@@ -83,13 +82,22 @@ def _figures(found: Insides) -> dict[str, Any]:
         "connections": plots.connectivity(last),
         "initial": plots.initial_values(found.initial),
         "movement": plots.movement({_label(r): m for r, m in found.movements.items()}),
-        "signs": plots.sign_flips({_label(found.rounds[-1]): found.signs}) if found.signs else None,
+        "signs": _signs(found),
         "ramanujan": plots.ramanujan(labelled) if _has_bounds(found) else None,
         "pixels": plots.pixels({_label(r): p for r, p in found.pixels.items()})
         if found.pixels
         else None,
     }
     return {what: figure for what, figure in figures.items() if figure is not None}
+
+
+def _signs(found: Insides) -> Any:
+    if found.signs is None:
+        return None
+    return plots.sign_flips(
+        {f"{_label(found.rounds[-1])}'s ticket": found.signs},
+        names=[_label(r) for r in found.rounds],
+    )
 
 
 def _has_bounds(found: Insides) -> bool:
@@ -157,6 +165,8 @@ def _percent(share: float | None) -> str:
 
 def _flops(own: Anatomy) -> str:
     """Alive FLOPs; what the count leaves out is said."""
+    if own.flops_alive is None:
+        return DASH
     return f"{own.flops_alive:,}" + (f" without {', '.join(own.unknown)}" if own.unknown else "")
 
 

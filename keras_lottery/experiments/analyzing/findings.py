@@ -13,6 +13,7 @@ from keras_lottery.experiments.store import write_json
 from keras_lottery.files import write_atomic
 
 FOLDER = "analysis"
+DASH = "\N{EN DASH}"  # in a table: not known
 _FORMAT = 1
 _KINDS = ("png", "svg")
 

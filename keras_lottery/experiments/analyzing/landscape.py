@@ -10,7 +10,7 @@ from keras_lottery.analysis import plots
 from keras_lottery.analysis.evaluating import Evaluation
 from keras_lottery.analysis.landscape import Landscape
 from keras_lottery.analysis.landscape import landscape as measure
-from keras_lottery.experiments.analyzing.findings import Finding, Table, pictures, plain
+from keras_lottery.experiments.analyzing.findings import DASH, Finding, Table, pictures, plain
 from keras_lottery.experiments.analyzing.runs import Run
 from keras_lottery.experiments.live import Live
 from keras_lottery.settings import check_integer
@@ -93,12 +93,13 @@ def landscape(
         *(run.images(train_images) for run in runs),
     ]
     title = f"Loss landscape, {'one direction' if dimensions == 1 else 'two directions'}"
+    name = "landscape" if dimensions == 1 else "landscape2d"
     return Finding(
-        "landscape",
+        name,
         title,
         words,
         [_table(found)],
-        pictures("landscape", figures),
+        pictures(name, figures),
         {
             "replicate": replicate,
             "seed": seed,
@@ -115,10 +116,10 @@ def _table(found: dict[str, Landscape]) -> Table:
     for name, one in found.items():
         for part, values in one.values.items():
             middle: Any = tuple(len(axis) // 2 for axis in one.axes)
-            numbers = [values[middle], np.nanmin(values), np.nanmax(values)]
+            shown = [f"{v:.4g}" for v in (values[middle], np.nanmin(values), np.nanmax(values))]
             if len(one.axes[0]) % 2 == 0:
-                numbers[0] = float("nan")
-            rows.append([name, part, *(f"{v:.4g}" for v in numbers)])
+                shown[0] = DASH
+            rows.append([name, part, *shown])
     return Table("Losses", columns, rows)
 
 

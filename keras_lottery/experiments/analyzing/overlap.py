@@ -1,5 +1,6 @@
 """Whether tickets are alike: of runs, their controls, files, folders."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import safetensors
 
 from keras_lottery.analysis import plots
 from keras_lottery.analysis.overlap import OverlapMatrix, overlap_matrix
+from keras_lottery.experiments.analyzing import findings
 from keras_lottery.experiments.analyzing.findings import Finding, Table, pictures, plain
 from keras_lottery.experiments.analyzing.runs import Run
 from keras_lottery.experiments.live import Live
@@ -55,10 +57,11 @@ def overlap(
     for control in controls:
         parse_control(control)
     found: dict[str, Masks] = {}
+    common = os.path.commonpath([s.resolve() for s in sources]) if sources else ""
     for source in sources:
-        prefix = f"{source.resolve().name}: " if len(sources) > 1 else ""
-        for name, masks in _of(source, rounds, replicates, controls):
-            found[_unused(f"{prefix}{name}" if name else prefix[:-2], found)] = masks
+        prefix = f"{source.resolve().name}: " if len(sources) > 1 and source.is_dir() else ""
+        for name, masks in _of(source, Path(common), rounds, replicates, controls):
+            found[_unused(f"{prefix}{name}", found)] = masks
     if not 2 <= len(found) <= _MOST:
         raise ValueError(
             f"Overlaps need 2 to {_MOST} tickets. Received: {len(found)} in "
@@ -78,17 +81,24 @@ def overlap(
 
 
 def _of(
-    source: Path, rounds: Sequence[int], replicates: int | None, controls: Sequence[str]
+    source: Path,
+    common: Path,
+    rounds: Sequence[int],
+    replicates: int | None,
+    controls: Sequence[str],
 ) -> Iterator[tuple[str, Masks]]:
-    """Names and masks of one argument's tickets."""
+    """Names and masks of one argument's tickets; a file is named by its path below `common`."""
     if (source / CONFIG).exists():
         yield from _of_run(Run(source), rounds, replicates, controls)
     elif source.is_dir():
         for path in sorted(source.rglob("*.safetensors")):
-            if _is_ticket(path) and path.name != Place(path.parent).trained.name:
-                yield str(path.relative_to(source).with_suffix("")), Ticket.load(path).masks
+            below = path.relative_to(source)
+            is_copy = findings.FOLDER in below.parts or path.name == Place(path.parent).trained.name
+            if not is_copy and _is_ticket(path):
+                yield str(below.with_suffix("")), Ticket.load(path).masks
     else:
-        yield source.stem, Ticket.load(source).masks
+        below = source.resolve().relative_to(common)
+        yield str(below.with_suffix("")) if below.name else source.stem, Ticket.load(source).masks
 
 
 def _of_run(

@@ -23,7 +23,9 @@ WORDS = (
     "Copies of one network train from the state at step k to the end. Stability to data order "
     "compares two copies that see the data in different orders; stability to pruning compares a "
     "sparse copy with the dense one of the same order. Distance (L2) and angle are taken over "
-    "the weights that the sparse network keeps: small is stable.",
+    "the weights that the sparse network keeps: small is stable. The dense network's distance is "
+    "over all weights, many more than the others', so that it is longer for that alone: compare "
+    "the ticket with the random mask, not with the dense network.",
     "How to read it: the random mask keeps as many weights in each layer as the ticket. A ticket "
     "found by rewinding far enough is several times nearer than the random mask; a ratio near 1 "
     "says that the ticket is no more stable than chance. The paper (1903.01611) gives for LeNet "
