@@ -27,7 +27,8 @@ class LotteryCallback(FitRounds, keras.callbacks.Callback):
         epochs_per_round: Integer, at least 1.
         prune_fraction: Float in (0, 1): the fraction of the surviving weights removed
             after each round. Or a schedule: densities by round, the first 1.0; a callable
-            `round -> density`; a tfmot `PruningSchedule`. Default: 0.2.
+            `round -> density`; a tfmot `PruningSchedule` or any callable
+            `step -> (should_prune, sparsity)`. Default: 0.2.
         rounds: Integer, or `None`: the epochs of `fit` divided by `epochs_per_round`,
             which must leave no remainder. With `rounds`, `fit` stops after the last.
         rewind: `"weights"` sets everything back to the rewind point; `"learning_rate"`

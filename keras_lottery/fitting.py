@@ -5,6 +5,7 @@ Keras send the same events, but each takes callbacks of its own class only.
 """
 
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,10 +15,19 @@ from keras_lottery import criteria, scopes, weights
 from keras_lottery.display import RoundTable
 from keras_lottery.loop import Logs, RoundClock, add_row, check_rounds
 from keras_lottery.rounds import Round
-from keras_lottery.schedules import ScheduleLike
+from keras_lottery.schedules import ScheduleLike, StepSchedule
 from keras_lottery.search import Search, SearchStoppedError
 from keras_lottery.settings import Rewind, Settings, check_integer
 from keras_lottery.tickets import Ticket
+
+# Model to the history of the fit that searches it: a fit that failed leaves an old one.
+_searched: "weakref.WeakKeyDictionary[Any, weakref.ref[Any]]" = weakref.WeakKeyDictionary()
+
+
+def is_searched(model: Any) -> bool:
+    """Whether a lottery is among the callbacks of the fit that runs."""
+    history = _searched.get(model)
+    return history is not None and history() is model.history
 
 
 class Follower(Protocol):
@@ -116,6 +126,7 @@ class FitRounds:
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._forget()
         self.check_model()
+        _searched[self.model] = weakref.ref(self.model.history)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.begin_epoch(epoch)
@@ -193,6 +204,19 @@ class FitRounds:
         if self.search.stopped is not None:  # Keras finishes the batch it is about to train
             self.search.set_back()
         self.search.remask()
+        self._warn_of_no_pruning(self.search)
+
+    def _warn_of_no_pruning(self, search: Search) -> None:
+        pruned = any(r.density < 1 for r in search.rounds)
+        if pruned or search.stopped or len(search.rounds) < 2:
+            return
+        if isinstance(self.settings.prune_fraction, StepSchedule):
+            warnings.warn(
+                f"The schedule pruned nothing in {len(search.rounds)} rounds, the last of which "
+                f"began at step {sum(r.steps for r in search.rounds[:-1])}. Choose one that prunes "
+                "by then; in tfmot's that is `begin_step`, and `frequency` from there.",
+                stacklevel=2,
+            )
 
     def _count_rounds(self, first_epoch: int) -> int:
         epochs, each = self.params["epochs"] - first_epoch, self.epochs_per_round

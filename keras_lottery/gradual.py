@@ -9,9 +9,11 @@ import numpy as np
 
 from keras_lottery import criteria, enforcement, scopes, weights
 from keras_lottery import masks as mask_ops
+from keras_lottery.asking import as_density, as_sparsity, ask, ask_all, is_turn
+from keras_lottery.fitting import is_searched
 from keras_lottery.masks import Array, Masks, Path
 from keras_lottery.rewinding import steps_done
-from keras_lottery.schedules import Keep, KeepSparsity, ask, ask_all, keep_density
+from keras_lottery.schedules import Keep, KeepSparsity, keep_density
 from keras_lottery.search import check_finite
 
 Logs = dict[str, Any]
@@ -25,7 +27,8 @@ class _Densities:
         self._function = function
 
     def last(self, first: int, last: int) -> tuple[int, Keep] | None:
-        density = float(self._function(last))
+        answer = self._function(last)
+        density = as_density(answer, f"at step {last} from {self._function!r}")
         if not 0 < density <= 1:
             raise ValueError(
                 f"A schedule's density must lie in (0, 1]. Received: {density} at step {last}"
@@ -49,7 +52,7 @@ class _Turns:
         if first not in self._asked or last not in self._asked:
             self._ask(first, last)
         due = [step for step in range(last, first - 1, -1) if step in self._known][:1]
-        return (due[0], KeepSparsity(self._known[due[0]])) if due else None
+        return (due[0], KeepSparsity(as_sparsity(self._known[due[0]], due[0]))) if due else None
 
     def _ask(self, first: int, last: int) -> None:
         self._asked = range(first, max(last, first + _AHEAD) + 1)
@@ -70,18 +73,11 @@ def _resolve(schedule: Any) -> _Densities | _Turns:
             "`schedule` must be a callable `step -> density` or a tfmot PruningSchedule, `step -> "
             f"(should_prune, sparsity)`. Received: {schedule!r}"
         )
-    answer = schedule(np.int64(1))
-    if isinstance(answer, tuple) and len(answer) == 2:
+    if is_turn(schedule(np.int64(1))):
         ask(schedule, 1)
         return _Turns(schedule)
-    try:
-        found = _Densities(schedule)
-        found.last(1, 1)
-    except TypeError:
-        raise ValueError(
-            "`schedule` must answer a step with a density, or with `(should_prune, sparsity)`. "
-            f"Received: {answer!r} from {schedule!r}"
-        ) from None
+    found = _Densities(schedule)
+    found.last(1, 1)
     return found
 
 
@@ -101,7 +97,9 @@ class GradualPruning(keras.callbacks.Callback):
     `LotteryCallback`; tfmot prunes each layer alike: `scope="layerwise"`.
 
     The epoch's logs gain `density`. Masks stay after the fit, and a further fit goes on
-    from them, until `kl.strip(model)`. Do not use it in one fit with `LotteryCallback`.
+    from them, until `kl.strip(model)`. It is not for one fit with `LotteryCallback`. A schedule
+    that cannot go on while it trains (a density out of range) ends the fit with a warning, and
+    so does one that pruned nothing.
 
     Args:
         schedule: A tfmot `PruningSchedule` or any callable `step -> (should_prune,
@@ -161,6 +159,7 @@ class GradualPruning(keras.callbacks.Callback):
         self._step = 0
         self._least: tuple[int, ...] = ()
         self._told: set[str] = set()
+        self._stopped = False
 
     @property
     def density(self) -> float:
@@ -168,6 +167,19 @@ class GradualPruning(keras.callbacks.Callback):
         return mask_ops.density(self.masks) if self.masks else 1.0
 
     # Keras events ---------------------------------------------------------------------
+
+    def set_model(self, model: Any) -> None:
+        """Called by `fit`: the first to meet a model of the wrong Keras."""
+        weights.check_keras_3(model)
+        super().set_model(model)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        if is_searched(self.model):
+            raise ValueError(
+                "`GradualPruning` and `LotteryCallback` are in the callbacks of one fit, where "
+                "each would write its own masks. Leave one out. To let a schedule drive the "
+                "rounds: `LotteryCallback(prune_fraction=schedule)`."
+            )
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._forget()
@@ -178,13 +190,18 @@ class GradualPruning(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         first, self._step = self._step + 1, steps_done(self.model)
-        due = self._turns.last(first, self._step) if self._step >= first else None
+        try:
+            due = self._turns.last(first, self._step) if self._step >= first else None
+        except ValueError as error:
+            self._stop(error)
+            return
         if due is not None:
             if due[0] != self._step:
                 self._tell(
+                    "pauses",
                     f"The schedule prunes at step {due[0]}, where training does not pause "
                     f"(`steps_per_execution={self.model.steps_per_execution}`): pruned at the "
-                    f"next pause, step {self._step}, and so on."
+                    f"next pause, step {self._step}, and so on.",
                 )
             self._reach(due[1])
 
@@ -195,6 +212,13 @@ class GradualPruning(keras.callbacks.Callback):
     def on_train_end(self, logs: Logs | None = None) -> None:
         if self._handle is not None:
             self._handle.remask()
+            if self.density == 1 and not self._stopped:
+                self._tell(
+                    "nothing",
+                    f"The schedule pruned nothing in the steps to {self._step} that were trained. "
+                    "Choose one that asks for less within them; in tfmot's that is `begin_step`, "
+                    "and `frequency` from there.",
+                )
         self._initial = {}
 
     # Pruning --------------------------------------------------------------------------
@@ -236,9 +260,10 @@ class GradualPruning(keras.callbacks.Callback):
         asked = tuple(keep(n, n) for n in (total, *sizes))
         if self._least and asked > self._least:
             self._tell(
+                "grows",
                 "A schedule must not grow: what is pruned stays pruned. Received density "
                 f"{asked[0] / total:.4g} at step {self._step} after {self._least[0] / total:.4g}; "
-                "the masks stay."
+                "the masks stay.",
             )
         elif asked != self._least:
             self._least = asked
@@ -260,15 +285,16 @@ class GradualPruning(keras.callbacks.Callback):
             self.prunings.append((self._step, self.density))
 
     def _stop(self, error: ValueError) -> None:
+        self._stopped = True
         warnings.warn(
-            f"{error} at step {self._step}; training stops and the masks stay.",
+            f"{str(error).rstrip('.')}. Training stops at step {self._step} and the masks stay.",
             RuntimeWarning,
             stacklevel=2,
         )
         self.model.stop_training = True
 
-    def _tell(self, text: str) -> None:
+    def _tell(self, kind: str, text: str) -> None:
         """Once a fit for each kind of message."""
-        if text[:30] not in self._told:
-            self._told.add(text[:30])
+        if kind not in self._told:
+            self._told.add(kind)
             warnings.warn(text, stacklevel=2)

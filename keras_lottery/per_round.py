@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_lottery import weights
 from keras_lottery.callback import LotteryCallback
 from keras_lottery.loop import Logs
 
@@ -40,6 +41,11 @@ class PerRound(keras.callbacks.Callback):
         self._fit: Any = None
         self._stopped = False
         lottery.followers.append(self)
+
+    def set_model(self, model: Any) -> None:
+        """Called by `fit`: the first to meet a model of the wrong Keras."""
+        weights.check_keras_3(model)
+        super().set_model(model)
 
     def begin_round(self, epoch: int, first_epoch: int) -> None:
         """A new callback, for a round that begins with `epoch` of the fit.

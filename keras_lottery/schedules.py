@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+
+from keras_lottery.asking import as_density, as_sparsity, ask, ask_all, is_turn
 
 Keep = Callable[[int, int], int]
 
@@ -148,30 +149,30 @@ class Curve:
     function: Callable[[int], float]
 
     def keep(self, round: int, step: int) -> Keep:
-        return keep_density(float(self.function(round)))
+        return keep_density(self._density(round))
 
     def check(self, rounds: int | None) -> int | None:
         if rounds is not None:
-            check_densities([float(self.function(r)) for r in range(rounds)])
+            check_densities([self._density(r) for r in range(rounds)])
         return rounds
+
+    def _density(self, round: int) -> float:
+        return as_density(self.function(round), f"in round {round} from {self.function!r}")
 
 
 @dataclass(frozen=True)
 class StepSchedule:
     """A tfmot `PruningSchedule`, asked at the step at which a round starts.
 
-    Recognised by protocol, `schedule(step) -> (should_prune, sparsity)` together with
-    `get_config`; tfmot itself is not imported. Rounds prune where they start: if it prunes at
-    a step inside a round, the next round's start makes up for it, with a warning. A schedule
-    that cannot take an array of steps is asked at the starts only.
+    Recognised by its answers, `schedule(step) -> (should_prune, sparsity)`; tfmot itself is not
+    imported. Rounds prune where they start: if it prunes at a step inside a round, the next
+    round's start makes up for it, with a warning.
 
     Example:
 
     >>> class FromStep10:
     ...     def __call__(self, step):
     ...         return step >= 10, 0.75
-    ...     def get_config(self):
-    ...         return {}
     >>> StepSchedule(FromStep10()).keep(round=1, step=12)(100, 100)
     25
     """
@@ -182,11 +183,15 @@ class StepSchedule:
         prunes, sparsity = ask(self.schedule, step)
         if prunes:
             return KeepSparsity(sparsity)
-        before = ask_all(self.schedule, np.arange(1, step))
-        if before is None or not before[0].any():
-            return keep_density(1.0)
-        last = int(np.flatnonzero(before[0])[-1])
-        return self._late(last + 1, step, KeepSparsity(before[1][last]))
+        answers = ask_all(self.schedule, np.arange(1, step))
+        for due in range(step - 1, 0, -1):
+            if answers is None:
+                prunes, sparsity = ask(self.schedule, due)
+            else:
+                prunes, sparsity = answers[0][due - 1], answers[1][due - 1]
+            if prunes:
+                return self._late(due, step, KeepSparsity(as_sparsity(sparsity, due)))
+        return keep_density(1.0)
 
     def _late(self, due: int, step: int, keep: KeepSparsity) -> Keep:
         """Tells of it only if something is left to prune."""
@@ -205,47 +210,8 @@ class StepSchedule:
         return keep_late
 
     def check(self, rounds: int | None) -> int | None:
-        try:
-            ask(self.schedule, 0)
-        except (TypeError, ValueError):
-            raise ValueError(
-                "A schedule with `get_config` is taken for a tfmot PruningSchedule, which returns "
-                "`(should_prune, sparsity)` for a step, sparsity in [0, 1). Received: "
-                f"{self.schedule!r}"
-            ) from None
+        ask(self.schedule, 0)
         return rounds
-
-
-def ask(schedule: Callable[[Any], Any], step: int) -> tuple[bool, Any]:
-    """What a tfmot schedule answers for a step: whether it prunes, and the sparsity.
-
-    Raises:
-        ValueError: If the sparsity does not lie in [0, 1).
-    """
-    prunes, sparsity = schedule(np.int64(step))
-    value = np.asarray(sparsity, None if hasattr(sparsity, "dtype") else np.float64)[()]
-    if not 0 <= value < 1:
-        raise ValueError(f"A sparsity must lie in [0, 1). Received: {value} at step {step}")
-    return bool(prunes), value
-
-
-def ask_all(
-    schedule: Callable[[Any], Any], steps: NDArray[np.int64]
-) -> tuple[NDArray[np.bool_], NDArray[Any]] | None:
-    """The answers for many steps in one call; `None` if the schedule takes no array.
-
-    tfmot's own schedules compute with arrays as with numbers.
-    """
-    if len(steps) < 2:
-        answers = [ask(schedule, int(step)) for step in steps]
-        return np.array([p for p, _ in answers], bool), np.array([s for _, s in answers])
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            prunes, sparsity = (np.broadcast_to(part, steps.shape) for part in schedule(steps))
-            return prunes.astype(bool), sparsity
-    except Exception:  # whatever a schedule made for one number says to an array
-        return None
 
 
 def check_densities(densities: Sequence[float]) -> None:
@@ -269,7 +235,8 @@ def resolve(schedule: ScheduleLike) -> Schedule:
     Args:
         schedule: A fraction of the survivors in (0, 1); a sequence of densities,
             one a round, the first 1.0; a callable `round -> density`; a tfmot
-            `PruningSchedule`; or an object with `keep` and `check`.
+            `PruningSchedule` or any callable `step -> (should_prune, sparsity)`; or an
+            object with `keep` and `check`. Callables are told apart by their answer to 0.
 
     Raises:
         ValueError: If it is none of these or out of range.
@@ -284,7 +251,12 @@ def resolve(schedule: ScheduleLike) -> Schedule:
     if hasattr(schedule, "keep") and hasattr(schedule, "check"):
         return schedule
     if callable(schedule):
-        return StepSchedule(schedule) if hasattr(schedule, "get_config") else Curve(schedule)
+        ask_once: Any = schedule
+        answer = ask_once(np.int64(0))
+        if is_turn(answer):
+            return StepSchedule(schedule)
+        as_density(answer, f"in round 0 from {schedule!r}")
+        return Curve(schedule)
     try:
         if isinstance(schedule, (bool, str)):
             raise TypeError

@@ -84,6 +84,11 @@ class PruningSummaries(keras.callbacks.Callback):
         self._shown: int | None = None
         self._wrote = False
 
+    def set_model(self, model: Any) -> None:
+        """Called by `fit`: the first to meet a model of the wrong Keras."""
+        weights.check_keras_3(model)
+        super().set_model(model)
+
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._forget()
         self._writer = tf.summary.create_file_writer(self.log_dir)

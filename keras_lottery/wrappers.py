@@ -142,12 +142,19 @@ def strip(model: keras.Model) -> keras.Model:
         The plain Keras model: the same object, unless wrappers had to go. It saves and
         loads without this package.
 
+    Raises:
+        ValueError: If the model is one of tf_keras, or a `Masked` layer learns its masks.
+
     Example:
 
     >>> model = keras.Sequential([keras.Input((2,)), Masked(keras.layers.Dense(1))])
     >>> [type(layer).__name__ for layer in strip(model).layers]
     ['Dense']
     """
+    try:
+        weights.check_keras_3(model)
+    except ValueError as error:
+        raise ValueError(f"{error} tfmot's own `strip_pruning` takes its wrappers off.") from None
     enforcement.release(model)
     return unwrapped(model)
 

@@ -22,7 +22,8 @@ from keras_lottery import weights
 from keras_lottery.compaction.tracing import Graph, is_graph, trace
 from keras_lottery.masks import Path
 
-_ELEMENTWISE = (L.Add, L.Multiply, L.ZeroPadding2D, L.ReLU, L.LeakyReLU, L.ELU, L.Dropout)
+_MERGES = (L.Add, L.Subtract, L.Multiply)
+_ELEMENTWISE = (*_MERGES, L.ZeroPadding2D, L.ReLU, L.LeakyReLU, L.ELU, L.Dropout)
 _OPERATIONS = {"Add", "Subtract", "Multiply", "Identity"}
 _ACTIVATIONS = {"linear", "relu", "relu6", "leaky_relu", "elu", "sigmoid"}
 
@@ -208,12 +209,12 @@ def _sparse_part(model: keras.Model) -> tuple[list[_Node], str]:
     ends = _first(givers, _is_end, lambda n: [b for b in n.before if b.layer is not None])
     if not ends:
         return [], "not every output comes from a GlobalAveragePooling2D"
-    part, waiting = [], [n for start in starts for n in start.after]
+    part, waiting = [], list(starts)
     while waiting:
         node = waiting.pop()
         if node in part or node in ends:
             continue
-        why = _unsupported(node)
+        why = _activated(node.layer) if node in starts else _unsupported(node)
         if why:
             return [], why
         part.append(node)
@@ -250,38 +251,42 @@ def _unsupported(node: _Node) -> str:
     layer, kind = node.layer, type(node.layer).__name__
     name = f"the layer {layer.name!r} ({kind}) lies between the first convolution and the pooling"
     if not isinstance(layer, L.Layer):
-        fits = kind in _OPERATIONS or kind.lower() in {a.replace("_", "") for a in _ACTIVATIONS}
-        return "" if fits else f"{name}: not supported"
+        known = {*_OPERATIONS, *(a.replace("_", "") for a in _ACTIVATIONS)}
+        return "" if {kind, kind.lower()} & known else f"{name}: not supported"
     if isinstance(layer, L.DepthwiseConv2D):
         rule = "a depthwise convolution is 3x3 or 5x5, of one multiplier, undilated, of stride 1, "
         rule += 'padded "same" or by a ZeroPadding2D of half its size (then also of stride 2)'
-        return "" if _depthwise(node) else f"{name}: {rule}"
+        return _activated(layer) if _depthwise(node) else f"{name}: {rule}"
     if isinstance(layer, L.Conv2D):
         plain = (layer.groups, layer.dilation_rate, layer.kernel_size, layer.strides)
         rule = "a convolution is 1x1, of stride 1, undilated, of one group"
-        return "" if plain == (1, (1, 1), (1, 1), (1, 1)) else f"{name}: {rule}"
-    for check, rule in _RULES.items():
-        if isinstance(layer, check):
-            return "" if _fits(layer) else f"{name}: {rule}"
+        return _activated(layer) if plain == (1, (1, 1), (1, 1), (1, 1)) else f"{name}: {rule}"
+    for kind_of, (rule, fits) in _RULES.items():
+        if isinstance(layer, kind_of):
+            return "" if fits(layer) else f"{name}: {rule}"
     return "" if isinstance(layer, _ELEMENTWISE) else f"{name}: not supported"
 
 
-_RULES = {
-    L.GlobalAveragePooling2D: "a pooling on the way keeps its dimensions",
-    L.BatchNormalization: "it normalizes the last axis",
-    L.UpSampling2D: 'its interpolation is "bilinear"',
-    L.Activation: f"its activation is one of {sorted(_ACTIVATIONS)}",
+_ACTIVATED = f"its activation is one of {sorted(_ACTIVATIONS)}"
+_RULES: dict[type, tuple[str, Callable[[Any], bool]]] = {
+    L.GlobalAveragePooling2D: ("a pooling on the way keeps its dimensions", lambda x: x.keepdims),
+    L.BatchNormalization: ("it normalizes the last axis", lambda x: x.axis in (-1, 3)),
+    L.UpSampling2D: ('its interpolation is "bilinear"', lambda x: x.interpolation == "bilinear"),
+    L.Activation: (_ACTIVATED, lambda x: _runs(x.activation)),
 }
 
 
-def _fits(layer: Any) -> bool:
-    if isinstance(layer, L.GlobalAveragePooling2D):
-        return bool(layer.keepdims)
-    if isinstance(layer, L.BatchNormalization):
-        return layer.axis in (-1, 3)
-    if isinstance(layer, L.UpSampling2D):
-        return bool(layer.interpolation == "bilinear")
-    return keras.activations.serialize(layer.activation) in _ACTIVATIONS
+def _activated(layer: Any) -> str:
+    """Why a convolution's own activation is in the way."""
+    name = f"the layer {layer.name!r} ({type(layer).__name__})"
+    return "" if _runs(layer.activation) else f"{name}: {_ACTIVATED}"
+
+
+def _runs(activation: Any) -> bool:
+    """Whether sparse kernels run it: a function, or a layer in its place."""
+    if isinstance(activation, L.Layer):
+        return not _unsupported(_Node(activation))
+    return getattr(activation, "__name__", "") in _ACTIVATIONS
 
 
 def _depthwise(node: _Node) -> bool:

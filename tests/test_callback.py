@@ -179,6 +179,11 @@ class StepSparsity:
     def get_config(self):
         return {}
 
+    @property
+    def starts(self):
+        """Steps beyond all asked before: from each it is asked back to its last turn."""
+        return [s for i, s in enumerate(self.asked) if s > max(self.asked[:i], default=0)]
+
 
 @pytest.mark.parametrize(
     "schedule", [[1.0, 0.5, 0.25], (1.0, 0.5, 0.25), lambda r: 0.5**r, 0.5, np.float32(0.5)]
@@ -193,14 +198,14 @@ def test_a_tfmot_schedule_is_asked_at_the_steps_at_which_rounds_start():
     schedule = StepSparsity()
     _, lottery = run(prune_fraction=schedule, epochs=8)
     assert [r.density for r in lottery.rounds] == [1.0, 1.0, 0.5, 0.25]
-    assert [s for s in schedule.asked if s] == [8, 16, 24]
+    assert schedule.starts == [8, 16, 24]
 
 
 @pytest.mark.parametrize(("k", "asked"), [(3, [8, 13]), (4, [8, 12])])
 def test_a_tfmot_schedule_counts_the_steps_that_were_really_trained(k, asked):
     schedule = StepSparsity()
     run(prune_fraction=schedule, rewind_steps=k)
-    assert [s for s in schedule.asked if s] == asked
+    assert schedule.starts == asked
 
 
 def test_scope_and_criterion_are_used():

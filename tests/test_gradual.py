@@ -10,9 +10,9 @@ from keras import layers as L
 from zoo import two_devices
 
 import keras_lottery as kl
+from keras_lottery.asking import ask_all
 from keras_lottery.enforcement import enforced_masks
 from keras_lottery.gradual import GradualPruning
-from keras_lottery.schedules import ask_all
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -282,6 +282,7 @@ def test_the_same_callback_may_be_used_again():
     [
         (0.5, r"callable.*Received: 0\.5"),
         (lambda step: None, "density, or with"),
+        (lambda step: "a", "density, or with.*'a' at step 1"),
         (lambda step: 1.5, r"\(0, 1\].*1\.5 at step 1"),
         (lambda step: 0.0, r"\(0, 1\]"),
         (lambda step: (True, 1.0), r"\[0, 1\).*1\.0 at step 1"),

@@ -119,9 +119,6 @@ class Steps:
     def __call__(self, step):
         return np.bool_(step >= 10), np.float32(0.75)
 
-    def get_config(self):
-        return {}
-
 
 def test_a_step_schedule_is_asked_at_the_step_where_the_round_starts():
     schedule = schedules.resolve(Steps())
@@ -129,6 +126,51 @@ def test_a_step_schedule_is_asked_at_the_step_where_the_round_starts():
     assert schedule.keep(1, 10)(100, 100) == 25
     assert schedule.keep(2, 99)(20, 100) == 20
     assert schedule.check(7) == 7
+
+
+def test_a_schedule_is_told_by_its_answer():
+    class Densities:
+        """Has the `get_config` of tfmot's, as a Keras `LearningRateSchedule` does."""
+
+        def __call__(self, round):
+            return np.float32(1 - round / 4)
+
+        def get_config(self):
+            return {}
+
+    assert schedules.resolve(Densities()).keep(2, 0)(100, 100) == 50
+    assert schedules.resolve(lambda step: (True, 0.5)).keep(1, 8)(100, 100) == 50
+
+
+@pytest.mark.parametrize("answer", ["half", None, (1, 2, 3)])
+def test_an_answer_of_no_kind_is_told(answer):
+    with pytest.raises(ValueError, match=r"must answer with a density.*Received.*in round 0"):
+        schedules.resolve(lambda round: answer)
+
+
+def test_a_schedule_of_python_ifs_is_asked_back_to_its_last_turn():
+    asked = []
+
+    def schedule(step):
+        asked.append(step)
+        if step in (3, 5):
+            return True, step / 10
+        return False, 0.0
+
+    late = schedules.resolve(schedule).keep(1, 8)
+    with pytest.warns(UserWarning, match="prunes at step 5.*sparsity 0.5 comes at step 8"):
+        assert late(100, 100) == 50
+    assert [int(s) for s in asked if np.ndim(s) == 0] == [0, 8, 7, 6, 5]
+
+
+@pytest.mark.parametrize("bad", [1.0, 1.5, -0.5, np.nan])
+def test_a_sparsity_out_of_range_is_told_where_it_would_prune(bad):
+    def schedule(step):
+        return step == 3, np.where(step == 3, bad, 0.5)
+
+    with pytest.raises(ValueError, match=rf"\[0, 1\).*{bad} at step 3"):
+        schedules.resolve(schedule).keep(1, 8)
+    assert schedules.resolve(schedule).keep(1, 3 - 1)(100, 100) == 100
 
 
 def test_an_object_with_keep_and_check_is_taken_as_it_is():

@@ -19,7 +19,7 @@ assert load() is load()
 """
 
 MISSING = """
-import importlib, sys
+import sys
 
 class Hide:
     hidden = None
@@ -32,13 +32,19 @@ sys.meta_path.insert(0, hide := Hide())
 import numpy as np, keras, keras_lottery as kl
 for hide.hidden in ("tf_keras", "tensorflow_model_optimization"):
     try:
-        importlib.import_module("keras_lottery.tfmot")
+        kl.tfmot
     except ImportError as error:
         print(error)
     for name in [m for m in sys.modules if m.startswith(("tensorflow_model_opt", "tf_keras"))]:
         del sys.modules[name]
 model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
 print(kl.prune(model, 0.5).masks)
+from keras_lottery import *
+model.compile("sgd", "mse")
+def train(model, callbacks):
+    return model.fit(np.ones((2, 2)), np.ones((2, 2)), verbose=0, callbacks=callbacks)
+found = find_ticket(strip(model), train, 2, prune_fraction=0.5, verbose=0)
+print([r.density for r in found.rounds])
 """
 
 
@@ -56,8 +62,8 @@ def test_importing_tfmot_leaves_environment_and_tf_keras_alone():
 def test_without_tfmot_or_tf_keras_an_error_names_the_extra_and_the_rest_works():
     done = run(MISSING)
     assert done.returncode == 0, done.stderr
-    no_keras, no_tfmot, masks = done.stdout.splitlines()[:3]
+    no_keras, no_tfmot, masks, *_, densities = done.stdout.splitlines()
     for message, missing in ((no_keras, "tf_keras"), (no_tfmot, "tensorflow_model_optimization")):
         assert repr(missing) in message
         assert "pip install 'keras-lottery[tfmot]'" in message
-    assert "dense/kernel" in masks
+    assert "dense/kernel" in masks and densities == "[1.0, 0.5]"

@@ -7,8 +7,9 @@ import tensorflow as tf
 from keras import layers as L
 
 import keras_lottery as kl
+from keras_lottery.asking import ask_all
 from keras_lottery.gradual import GradualPruning
-from keras_lottery.schedules import KeepSparsity, StepSchedule, ask_all
+from keras_lottery.schedules import KeepSparsity, StepSchedule
 from keras_lottery.tfmot import importing
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -129,15 +130,56 @@ def test_gradual_pruning_follows_a_users_schedule_and_constant_sparsity(tfmot):
     assert gradual.prunings == [(3, 0.5)]
 
 
-def test_what_looks_like_a_schedule_and_is_none_is_told():
-    for answer in (0.5, (True,), (True, 1.0), (True, "half")):
+def test_what_looks_like_a_schedule_and_is_none_is_told(tfmot):
+    for answer, match in (
+        (0.5, "starting with 1.0"),
+        ((True,), r"must answer with a density, or with.*Received: \(True,\)"),
+        ((True, 1.0), r"\[0, 1\)"),
+        ((True, "half"), r"\[0, 1\).*half"),
+    ):
 
-        class Wrong:
+        class Wrong(tfmot.PruningSchedule):
             def __call__(self, step, answer=answer):
                 return answer
 
             def get_config(self):
                 return {}
 
-        with pytest.raises(ValueError, match=r"taken for a tfmot PruningSchedule.*Received"):
+        with pytest.raises(ValueError, match=match):
             kl.LotteryCallback(1, Wrong(), rounds=2)
+
+
+def test_a_schedule_that_takes_no_array_makes_up_for_turns_inside_a_round(tfmot):
+    class Own(tfmot.PruningSchedule):
+        def __call__(self, step):
+            if int(step) == 3:
+                return True, 0.5
+            return False, 0.0
+
+        def get_config(self):
+            return {}
+
+    with pytest.warns(UserWarning, match="step 3, inside a round"):
+        assert densities(Own(), 3) == [1.0, 0.5, 0.5]
+
+
+def test_a_schedule_that_answers_many_steps_with_one_yes_is_asked_step_by_step(tfmot):
+    class AtSix(tfmot.PruningSchedule):
+        def __call__(self, step):
+            return tf.reduce_any(tf.equal(tf.cast(step, tf.int64), [6])), tf.constant(0.5)
+
+        def get_config(self):
+            return {}
+
+    assert ask_all(AtSix(), np.arange(1, 9)) is None
+    gradual = GradualPruning(AtSix())
+    train(network(), [gradual], epochs=2)
+    assert gradual.prunings == [(6, 0.5)]
+
+
+def test_a_schedule_that_prunes_at_no_step_trained_is_told(tfmot):
+    schedule = tfmot.ConstantSparsity(0.5, begin_step=0)  # frequency 100
+    with pytest.warns(UserWarning, match="nothing in 2 rounds.*began at step 4.*`frequency`"):
+        train(network(), [kl.LotteryCallback(1, schedule, verbose=0)], epochs=2)
+    with pytest.warns(UserWarning, match="nothing in the steps to 8.*`begin_step`"):
+        train(network(), [GradualPruning(schedule)], epochs=2)

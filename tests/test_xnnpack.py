@@ -4,6 +4,7 @@ import inspect
 
 import keras
 import pytest
+from keras import layers as L
 
 import keras_lottery as kl
 from keras_lottery import xnnpack
@@ -229,6 +230,36 @@ def test_nested_models_and_operations_are_seen_through():
     assert qualified(model) == ["inner"]
     mixed = keras.Model(x, keras.layers.GlobalAveragePooling2D()(keras.ops.tanh(inner(h))))
     assert not qualified(mixed)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "softmax", "tanh", lambda x: x * x, L.PReLU()])
+def test_a_built_in_activation_is_judged_as_a_layer_of_its_own(activation):
+    x, h = start(keras)
+    pooled = L.GlobalAveragePooling2D()
+    h = L.Conv2D(4, 1, name="one")(L.Activation(activation)(h))
+    [_, row] = xnnpack.report(keras.Model(x, pooled(h)))[:2]
+    assert "its activation is one of ['elu'" in row.why_not
+    x = keras.Input((17, 17, 3))
+    for places in ((activation, None, None), (None, activation, None), (None, None, activation)):
+        h = L.Conv2D(4, 3, 2, activation=places[0], name="first")(L.ZeroPadding2D(1)(x))
+        h = L.DepthwiseConv2D(3, padding="same", activation=places[1], name="deep")(h)
+        h = L.Conv2D(4, 1, activation=places[2], name="one")(h)
+        rows = {row.layer: row.why_not for row in xnnpack.report(keras.Model(x, pooled(h)))}
+        at = ("first", "deep", "one")[[p is activation for p in places].index(True)]
+        assert rows["one"].startswith(f"the layer {at!r}") and "its activation" in rows["one"]
+
+
+@pytest.mark.parametrize("activation", [None, "relu", keras.ops.relu6, L.ReLU(6.0)])
+def test_an_activation_that_sparse_kernels_run_may_be_built_in(activation):
+    layer = L.Conv2D(4, 1, activation=activation, name="two")
+    assert qualified(between(keras, layer)) == ["two", "one"]
+
+
+def test_subtract_is_elementwise_as_a_layer_and_as_an_operation():
+    for subtract in (L.Subtract(), lambda pair: pair[0] - pair[1]):
+        x, h = start(keras)
+        h = subtract([L.Conv2D(4, 1, name="one")(h), h])
+        assert qualified(keras.Model(x, L.GlobalAveragePooling2D()(h))) == ["one"]
 
 
 def test_the_graph_of_a_subclassed_model_cannot_be_seen():

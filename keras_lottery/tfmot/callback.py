@@ -137,8 +137,10 @@ def _check_optimizer(model: Any) -> None:
     optimizer = model.optimizer
     if not isinstance(optimizer, _keras.optimizers.Optimizer):
         raise ValueError(
-            "Expected an optimizer of `tf_keras.optimizers`, which clips gradients after they are "
-            f"masked. Received: {type(optimizer).__name__} of {type(optimizer).__module__}"
+            "Expected an optimizer of `tf_keras.optimizers`, not a legacy one, which clips "
+            f"gradients before they can be masked. Received: {type(optimizer).__name__} of "
+            f"{type(optimizer).__module__}. Compile with "
+            f"`tf_keras.optimizers.{type(optimizer).__name__}(...)` or another of that module."
         )
     if optimizer.use_ema:
         raise ValueError(

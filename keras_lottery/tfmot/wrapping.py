@@ -33,7 +33,8 @@ def wrap(model: Any) -> Any:
         A new, not compiled model that shares the layers and weights of `model`.
 
     Raises:
-        ValueError: If the model is of Keras 3, not built, or nothing of it can be wrapped.
+        ValueError: If the model is of Keras 3, not built, subclassed or holds a subclassed
+            model, or nothing of it can be wrapped.
 
     Example:
 
@@ -42,7 +43,6 @@ def wrap(model: Any) -> Any:
     >>> [layer.name for layer in wrap(model).layers]
     ['prune_low_magnitude_out']
     """
-    keras = load().keras
     check_tf_keras(model)
     if not model.built:
         raise ValueError(
@@ -50,12 +50,8 @@ def wrap(model: Any) -> Any:
             "`tf_keras.Input` or call `model.build(input_shape)` before it is wrapped."
         )
 
-    def wrapped(layer: Any) -> Any:
-        if isinstance(layer, keras.Model):
-            return keras.models.clone_model(layer, clone_function=wrapped)
-        return _wrapped_layer(layer)
-
-    result = wrapped(model)
+    _check_graph(model)
+    result = _wrapped(model, {})
     if not wrappers(result):
         raise ValueError(
             f"tfmot can prune no layer of the model {model.name!r}. Received the layers: "
@@ -91,6 +87,32 @@ def check_schedules(model: Any) -> None:
 
 def _config(schedule: Any) -> Any:
     return schedule.get_config() if hasattr(schedule, "get_config") else repr(schedule)
+
+
+def _check_graph(model: Any) -> None:
+    """Raises for a subclassed model, at any depth: tf_keras cannot clone it layer by layer."""
+    if not isinstance(model, load().keras.Sequential) and not model.outputs:
+        raise ValueError(
+            f"The model {model.name!r} is a subclassed one ({type(model).__name__}), whose layers "
+            "cannot be exchanged from outside. Wrap them where it makes them: "
+            "`self.dense = tfmot.sparsity.keras.prune_low_magnitude(layer, never())`, `never` from "
+            "`keras_lottery.tfmot.wrapping`; or make the model functional."
+        )
+    for layer in model.layers:
+        if isinstance(layer, load().keras.Model):
+            _check_graph(layer)
+
+
+def _wrapped(model: Any, made: dict[int, Any]) -> Any:
+    """A clone over wrapped layers; a layer that is met again, in an inner model, is one."""
+
+    def wrapped(layer: Any) -> Any:
+        if id(layer) not in made:
+            inner = isinstance(layer, load().keras.Model)
+            made[id(layer)] = _wrapped(layer, made) if inner else _wrapped_layer(layer)
+        return made[id(layer)]
+
+    return load().keras.models.clone_model(model, clone_function=wrapped)
 
 
 def _wrapped_layer(layer: Any) -> Any:
