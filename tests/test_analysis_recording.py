@@ -127,14 +127,13 @@ class OwnHinge(keras.losses.Hinge):
         *(LOGITS, [LOGITS], "hinge", ["squared_hinge"], "SquaredHinge", keras.losses.Hinge()),
         *(keras.losses.SquaredHinge, keras.losses.hinge, OwnHinge()),
     ],
-    ids=str,
 )
 def test_a_single_output_is_judged_at_zero_however_its_loss_is_given(loss):
     data = (column(0.2, 0.9, -0.1, 0.4), column(1, 1, 0, 1))
     assert Evaluation(mirror(loss=loss), data)() == {"data": 0.0}
 
 
-@pytest.mark.parametrize("loss", ["mse", ["mse"], keras.losses.BinaryCrossentropy()], ids=str)
+@pytest.mark.parametrize("loss", ["mse", ["mse"], keras.losses.BinaryCrossentropy()])
 def test_a_single_output_of_another_loss_is_judged_at_a_half(loss):
     data = (column(0.2, 0.9, -0.1, 0.4), column(0, 1, 0, 0))
     assert Evaluation(mirror(loss=loss), data)() == {"data": 0.0}
