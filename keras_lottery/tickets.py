@@ -256,12 +256,30 @@ def match(source: Mapping[Path, Array], target: weights.Variables) -> dict[Path,
     same = [p for p in source if p in target and source[p].shape == tuple(target[p].shape)]
     if len(same) == len(source) == len(target):
         return {p: p for p in source}
-    for (p, value), (q, variable) in zip(source.items(), target.items(), strict=False):
-        if value.shape != tuple(variable.shape):
+    return in_order(
+        {p: value.shape for p, value in source.items()},
+        {q: tuple(variable.shape) for q, variable in target.items()},
+    )
+
+
+def in_order(
+    source: Mapping[Path, tuple[int, ...]], target: Mapping[Path, tuple[int, ...]]
+) -> dict[Path, Path]:
+    """Ticket path to model path, one by one, from the shapes of both.
+
+    Raises:
+        ValueError: If the shapes differ; names the first mismatch.
+
+    Example:
+
+    >>> in_order({"dense/bias": (2,)}, {"dense_1/bias": (2,)})
+    {'dense/bias': 'dense_1/bias'}
+    """
+    for (p, shape), (q, other) in zip(source.items(), target.items(), strict=False):
+        if shape != other:
             raise ValueError(
                 "The ticket belongs to another architecture. First mismatch: it has "
-                f"{p!r} of shape {value.shape}, the model has {q!r} of shape "
-                f"{tuple(variable.shape)}."
+                f"{p!r} of shape {shape}, the model has {q!r} of shape {other}."
             )
     if len(source) != len(target):
         longer, short = sorted((list(source), list(target)), key=len, reverse=True)

@@ -10,7 +10,7 @@ from keras_lottery import enforcement, weights
 from keras_lottery.masks import Masks, Path
 from keras_lottery.tfmot.importing import load
 from keras_lottery.tfmot.views import VariableView, embeddings, path_of, wrappers
-from keras_lottery.tickets import Ticket
+from keras_lottery.tickets import Ticket, in_order
 
 Shapes = Mapping[Path, tuple[int, ...]]
 
@@ -189,7 +189,7 @@ def _prunable(model: Any) -> list[Path]:
 def _renamed(ticket: Ticket, target: Shapes) -> Ticket:
     """The ticket under the paths of `target`."""
     source = {path: value.shape for path, value in ticket.weights.items()}
-    new = _by_name(source, target) or _in_order(source, target)
+    new = _by_name(source, target) or in_order(source, target)
     masks: Masks = {new[path]: mask for path, mask in ticket.masks.items()}
     values = {new[path]: value for path, value in ticket.weights.items()}
     return Ticket(
@@ -229,20 +229,3 @@ def _layers(paths: Shapes) -> dict[str, list[Path]]:
 
 def _ends(path: str, end: str) -> bool:
     return path == end or path.endswith(f"/{end}")
-
-
-def _in_order(source: Shapes, target: Shapes) -> dict[Path, Path]:
-    for (p, shape), (q, other) in zip(source.items(), target.items(), strict=False):
-        if tuple(shape) != tuple(other):
-            raise ValueError(
-                "The ticket belongs to another architecture, or its layers have other names and "
-                f"another order. First mismatch: it has {p!r} of shape {tuple(shape)}, the model "
-                f"has {q!r} of shape {tuple(other)}. Layers of equal names are matched by them."
-            )
-    if len(source) != len(target):
-        longer, short = sorted((list(source), list(target)), key=len, reverse=True)
-        raise ValueError(
-            f"The ticket belongs to another architecture: it has {len(source)} variables, the "
-            f"model {len(target)}. First without a partner: {longer[len(short)]!r}"
-        )
-    return dict(zip(source, target, strict=True))

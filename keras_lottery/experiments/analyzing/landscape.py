@@ -87,9 +87,7 @@ def landscape(
         "" if i == 0 else f"{i + 1}": plots.landscape(one) for i, one in enumerate(found.values())
     }
     words = [
-        *WORDS,
-        f"Replicate {replicate}; directions of seed {seed}, normalized: {normalization}; {points} "
-        f"points on {'the line' if dimensions == 1 else 'each axis'}.",
+        *_words(replicate, seed, normalization, points, dimensions),
         *(run.images(train_images) for run in runs),
     ]
     title = f"Loss landscape, {'one direction' if dimensions == 1 else 'two directions'}"
@@ -108,6 +106,16 @@ def landscape(
             "landscapes": plain(found),
         },
     )
+
+
+def _words(
+    replicate: int, seed: int, normalization: str, points: int, dimensions: int
+) -> list[str]:
+    return [
+        *WORDS,
+        f"Replicate {replicate}; directions of seed {seed}, normalized: {normalization}; {points} "
+        f"points on {'the line' if dimensions == 1 else 'each axis'}.",
+    ]
 
 
 def _table(found: dict[str, Landscape]) -> Table:
